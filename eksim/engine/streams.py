@@ -1,0 +1,93 @@
+"""Seeded randomness by name, and latency distributions.
+
+Each component is handed streams by name; a stream's seed is a hash of (run seed, name), so adding a component leaves the
+others' draws alone. Values come from raw uniform draws with eksim's own transforms, so that they do not change with a
+library's release. Latencies are rounded to 1 µs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Stream:
+    """One named sequence of random draws."""
+
+    __slots__ = ("_bits", "random")
+
+    def __init__(self, seed: int) -> None:
+        generator = random.Random(seed)
+        #: Uniform in [0, 1); documented to be stable over Python releases.
+        self.random = generator.random
+        self._bits = generator.getrandbits
+
+    def randrange(self, n: int) -> int:
+        """Uniform in 0 … n − 1."""
+        return int(self.random() * n) if n < 1 << 32 else self._bits(n.bit_length() + 64) % n
+
+    def bits(self, count: int) -> int:
+        """``count`` random bits."""
+        return self._bits(count)
+
+    def choice(self, items: Sequence[T]) -> T:
+        """One of ``items``, each with the same probability."""
+        return items[int(self.random() * len(items))]
+
+    def shuffled(self, items: Sequence[T]) -> list[T]:
+        """A copy in random order (Fisher–Yates)."""
+        out = list(items)
+        for i in range(len(out) - 1, 0, -1):
+            j = int(self.random() * (i + 1))
+            out[i], out[j] = out[j], out[i]
+        return out
+
+    def normal(self) -> float:
+        """Standard normal (Box–Muller, the cosine half)."""
+        return math.sqrt(-2.0 * math.log(1.0 - self.random())) * math.cos(2.0 * math.pi * self.random())
+
+
+class Streams:
+    """The run's streams: ``streams["kubelet/pull"]`` is the same sequence in every run with the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._made: dict[str, Stream] = {}
+
+    def __getitem__(self, name: str) -> Stream:
+        stream = self._made.get(name)
+        if stream is None:
+            digest = hashlib.sha256(f"{self.seed}\0{name}".encode()).digest()
+            stream = self._made[name] = Stream(int.from_bytes(digest[:16], "little"))
+        return stream
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A duration's distribution: ``constant`` (a), ``uniform`` (a … b) or ``lognormal`` (a median, b 95th percentile).
+
+    Seconds. ``Latency("constant", 0)`` draws nothing from its stream.
+    """
+
+    kind: str
+    a: float
+    b: float = 0.0
+
+    def draw(self, stream: Stream) -> float:
+        """One duration in seconds, rounded to 1 µs."""
+        kind = self.kind
+        if kind == "constant":
+            return self.a
+        if kind == "uniform":
+            return round(self.a + (self.b - self.a) * stream.random(), 6)
+        sigma = math.log(self.b / self.a) / 1.6448536269514722
+        return round(self.a * math.exp(sigma * stream.normal()), 6)
+
+
+NO_LATENCY = Latency("constant", 0.0)
