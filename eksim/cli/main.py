@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from eksim.cli import conformance
+from eksim import __version__
+from eksim.cli import catalog, conformance
 from eksim.errors import EXIT_INTERRUPTED, EksimError
 
 app = typer.Typer(
@@ -17,7 +19,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("instance-types")(catalog.instance_types)
+app.command("max-pods")(catalog.max_pods_command)
 app.add_typer(conformance.app, name="conformance")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"eksim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Simulate an EKS cluster's pod IP capacity: run scenarios, sweep, explain; without AWS."""
 
 
 def entry_point() -> None:
