@@ -21,6 +21,124 @@ def parse_version(text: str) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulerRules:
+    """Switches of one release of kube-scheduler.
+
+    Sources: the scheduler's code at v1.21.9, v1.22.6, v1.23.5, v1.24.4, v1.25.2, v1.26.4, v1.27.1, v1.28.0, v1.29.1,
+    v1.30.1 and v1.34.1; features that came in between are dated by their feature gates.
+    """
+
+    #: up to 1.21: one reason per taint was ``had taint …, that the pod didn't tolerate``; from 1.24 ``untolerated``.
+    untolerated_taint_words: bool
+    #: up to 1.21: InterPodAffinity gave two reasons, the general one first.
+    affinity_two_reasons: bool
+    #: from 1.24: the message goes on with what the PostFilter plugins say.
+    postfilter_message: bool
+    #: from 1.34: DynamicResources is on by default and says ``no new claims to deallocate``.
+    dynamic_resources: bool
+    #: up to 1.23: leftover flush after 60 s, then after 5 min.
+    leftover_s: float
+    #: up to 1.21: the scheduler's own status patch counts as an update of the pod (isPodUpdated).
+    status_patch_moves: bool
+    #: from 1.22: events move only pods whose rejecting plugins registered for them; before, all but AssignedPod*.
+    events_by_plugin: bool
+    #: from 1.32: queueing hints decide, and events seen while a pod is in flight count.
+    queueing_hints: bool
+    #: from 1.33: back-off ends on whole seconds, in windows of 1 s.
+    backoff_windows: bool
+    #: from 1.33: an empty activeQ takes the head of backoffQ.
+    pop_from_backoff: bool
+    #: from 1.33: the back-off counts rejections, or else consecutive errors; before, every pop.
+    backoff_by_rejections: bool
+    #: from 1.22: a nominated node is tried first, alone.
+    prefer_nominated: bool
+    #: from 1.33: preemption's API calls run in the background, and the pod waits for them.
+    async_preemption: bool
+    #: from 1.26: victims get condition DisruptionTarget, and eligibility asks for it (the latter from 1.27).
+    disruption_target: bool
+    #: up to 1.25: ``Preempted by <namespace>/<name>``; 1.26 to 1.28 ``by a pod``; from 1.29 ``by pod <uid>``.
+    preempted_words: str
+    #: up to 1.22: NodePreferAvoidPods.
+    prefer_avoid_pods: bool
+    #: from 1.25: weights 3/2/2 for TaintToleration, NodeAffinity, InterPodAffinity.
+    new_weights: bool
+    #: from 1.22: BalancedAllocation by standard deviation over real requests.
+    balanced_by_deviation: bool
+    #: from 1.33: BalancedAllocation skips best-effort pods.
+    balanced_skips_best_effort: bool
+    #: from 1.27: a resource with allocatable 0 leaves both sums.
+    zero_allocatable_left_out: bool
+    #: up to 1.26: the pod's own cpu overhead in scores was its Value() (whole cores) taken for millicores.
+    overhead_cpu_as_units: bool
+    #: up to 1.23: spread's raw score truncated, then rounded.
+    spread_rounded: bool
+    #: from 1.22: the default spread's selector comes from the owner reference; before, from whatever selects the pod.
+    spread_by_owner: bool
+    #: from 1.26: nodeAffinityPolicy and nodeTaintsPolicy; before, domains as at 1.21.
+    node_inclusion_policy: bool
+    #: from 1.27: matchLabelKeys of spread constraints.
+    match_label_keys: bool
+    #: from 1.27 (beta, on): minDomains.
+    min_domains: bool
+    #: from 1.27: NodeAffinity skips scoring; a PreFilter may skip its Filter.
+    prefilter_skip: bool
+    #: from 1.28: InterPodAffinity and PodTopologySpread skip scoring.
+    spread_and_interpod_skip: bool
+    #: from 1.24: PreFilter may narrow the nodes (matchFields metadata.name).
+    prefilter_nodes: bool
+    #: from 1.22: namespaceSelector of affinity terms.
+    namespace_selector: bool
+    #: up to 1.21: hard spread counted per (key, value) over all nodes of the domains.
+    spread_counts_by_pair: bool
+    #: from 1.31: NodeResourcesFit answers UnschedulableAndUnresolvable when the whole node is too small.
+    fit_unresolvable: bool
+    #: from 1.30: the number of nodes with an image is that of the snapshot; before, of when the node was added.
+    image_counts_live: bool
+    #: up to 1.24: assumed pods expire 2 min (then 15 min) after the binding; None: never.
+    assumed_expire_s: float | None
+
+    @staticmethod
+    def of(minor: int) -> SchedulerRules:
+        """The switches of release 1.``minor``."""
+        return SchedulerRules(
+            untolerated_taint_words=minor >= 24,
+            affinity_two_reasons=minor <= 21,
+            postfilter_message=minor >= 24,
+            dynamic_resources=minor >= 34,
+            leftover_s=60.0 if minor <= 23 else 300.0,
+            status_patch_moves=minor <= 21,
+            events_by_plugin=minor >= 22,
+            queueing_hints=minor >= 32,
+            backoff_windows=minor >= 33,
+            pop_from_backoff=minor >= 33,
+            backoff_by_rejections=minor >= 33,
+            prefer_nominated=minor >= 22,
+            async_preemption=minor >= 33,
+            disruption_target=minor >= 26,
+            preempted_words="name" if minor <= 25 else "anonymous" if minor <= 28 else "uid",
+            prefer_avoid_pods=minor <= 22,
+            new_weights=minor >= 25,
+            balanced_by_deviation=minor >= 22,
+            balanced_skips_best_effort=minor >= 33,
+            zero_allocatable_left_out=minor >= 27,
+            overhead_cpu_as_units=minor <= 26,
+            spread_rounded=minor >= 24,
+            spread_by_owner=minor >= 22,
+            node_inclusion_policy=minor >= 26,
+            match_label_keys=minor >= 27,
+            min_domains=minor >= 27,
+            prefilter_skip=minor >= 27,
+            spread_and_interpod_skip=minor >= 28,
+            prefilter_nodes=minor >= 24,
+            namespace_selector=minor >= 22,
+            spread_counts_by_pair=minor <= 21,
+            fit_unresolvable=minor >= 31,
+            image_counts_live=minor >= 30,
+            assumed_expire_s=120.0 if minor <= 22 else 900.0 if minor <= 24 else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class KubernetesRules:
     """Switches of one Kubernetes release."""
 
@@ -30,12 +148,33 @@ class KubernetesRules:
     events_use_series: bool
     #: kubelet with dockershim (up to 1.23 on EKS) instead of containerd.
     dockershim: bool
+    #: init containers with restartPolicy Always run beside the containers (from 1.29).
+    sidecars: bool
+    #: sidecars' host ports count (from 1.33).
+    sidecar_host_ports: bool
+    #: pod-level resources (from 1.34).
+    pod_level_resources: bool
+    #: schedulingGates (from 1.27).
+    scheduling_gates: bool
+    #: ImageLocality counts init containers (from 1.30).
+    images_of_init: bool
+    scheduler: SchedulerRules
 
     @staticmethod
     def of(version: str) -> KubernetesRules:
         """The switches of the release ``version`` (1.21 … today)."""
         _, minor, _ = parse_version(version)
-        return KubernetesRules(minor=minor, events_use_series=minor >= 23, dockershim=minor <= 23)
+        return KubernetesRules(
+            minor=minor,
+            events_use_series=minor >= 23,
+            dockershim=minor <= 23,
+            sidecars=minor >= 29,
+            sidecar_host_ports=minor >= 33,
+            pod_level_resources=minor >= 34,
+            scheduling_gates=minor >= 27,
+            images_of_init=minor >= 30,
+            scheduler=SchedulerRules.of(minor),
+        )
 
 
 @dataclass(frozen=True, slots=True)
