@@ -187,3 +187,76 @@ class CniRules:
     def of(version: str) -> CniRules:
         """The switches of the release ``version`` (v1.7.5 … v1.23.1)."""
         return CniRules(version=parse_version(version))
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletRules:
+    """Switches of the kubelet of one release on EKS."""
+
+    #: dockershim below it (EKS's default up to 1.23) instead of containerd.
+    dockershim: bool
+    #: kubeAPIQPS, kubeAPIBurst: 5 / 10, on EKS 10 / 20 from 1.22 on, 50 / 100 from 1.27 on.
+    kubelet_api_qps: float
+    kubelet_api_burst: float
+    #: before the admission message in status.message of a rejected pod
+    kubelet_reject_prefix: str
+    #: longer texts of Pulled, Created and Preempted (1.30 on)
+    long_event_texts: bool
+
+    @staticmethod
+    def of(version: str) -> KubeletRules:
+        """The switches of the release ``version``."""
+        _, minor, _ = parse_version(version)
+        qps = 50.0 if minor >= 27 else 10.0 if minor >= 22 else 5.0
+        return KubeletRules(
+            dockershim=minor <= 23,
+            kubelet_api_qps=qps,
+            kubelet_api_burst=2 * qps,
+            kubelet_reject_prefix="Pod was rejected: " if minor >= 27 else "Pod ",
+            long_event_texts=minor >= 30,
+        )
+
+    def taint_reason(self, key: str, value: str) -> str:
+        """The scheduler's TaintToleration reason, as the kubelet repeats it."""
+        if self.dockershim:
+            return f"node(s) had taint {{{key}: {value}}}, that the pod didn't tolerate"
+        return f"node(s) had untolerated taint {{{key}: {value}}}"
+
+    @property
+    def network_not_ready_message(self) -> str:
+        """Event NetworkNotReady while aws-node has not written its configuration."""
+        if self.dockershim:
+            return (
+                "network is not ready: runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+                "message:docker: network plugin is not ready: cni config uninitialized"
+            )
+        return (
+            "network is not ready: container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+            "message:Network plugin returns error: cni plugin not initialized"
+        )
+
+    @property
+    def created_message(self) -> str:
+        """Event Created, with a place for the container's name."""
+        return "Created container: {container}" if self.long_event_texts else "Created container {container}"
+
+    @property
+    def image_present_message(self) -> str:
+        """Event Pulled for an image that is there, with a place for its name."""
+        return 'Container image "{image}" already present on machine'
+
+    def pulled_message(self, image: str, took_s: float, size: int) -> str:
+        """Event Pulled after a pull. Durations as Go prints them."""
+        text = _go_seconds(took_s, 3 if self.long_event_texts else 6)
+        if self.long_event_texts:
+            return f'Successfully pulled image "{image}" in {text} ({text} including waiting). Image size: {size} bytes.'
+        return f'Successfully pulled image "{image}" in {text}'
+
+
+def _go_seconds(seconds: float, digits: int) -> str:
+    """A duration of at least a millisecond as Go prints it: ``1.234s``, ``350ms``, ``1m2.5s``."""
+    if seconds < 1.0:
+        return f"{round(seconds * 1000, digits - 3):g}ms"
+    minutes, rest = divmod(seconds, 60.0)
+    text = f"{round(rest, digits):.{digits}f}".rstrip("0").rstrip(".") + "s"
+    return f"{int(minutes)}m{text}" if minutes else text

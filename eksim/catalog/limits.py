@@ -89,7 +89,9 @@ def max_pods(
             notes.append(f"CNI {cni_version} has no prefix delegation (since v1.9.0): secondary IPs counted")
         elif not instance.is_nitro:
             what = "bare metal" if instance.bare_metal else (instance.hypervisor or "unknown hypervisor")
-            notes.append(f"prefix delegation needs the nitro hypervisor, {instance.name} has {what}: secondary IPs counted")
+            notes.append(
+                f"prefix delegation needs the nitro hypervisor, {instance.name} has {what}: secondary IPs counted"
+            )
         else:
             factor = ADDRESSES_PER_PREFIX
     pods = max(enis, 0) * per_eni * factor + HOST_NETWORK_PODS

@@ -12,7 +12,8 @@ Output = Annotated[Format, typer.Option("-o", "--output", help="Output format.")
 
 
 def instance_types(
-    pattern: Annotated[str, typer.Argument(help="Globs of type names, joined by commas.")] = "*", output: Output = Format.table
+    pattern: Annotated[str, typer.Argument(help="Globs of type names, joined by commas.")] = "*",
+    output: Output = Format.table,
 ) -> None:
     """ENI and address limits, size, max-pods and price of EC2 instance types."""
     from eksim.catalog.limits import max_pods

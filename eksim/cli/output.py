@@ -6,11 +6,11 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """``-o``."""
 
     table = "table"
@@ -18,7 +18,9 @@ class Format(str, Enum):
     csv = "csv"
 
 
-def print_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], form: Format, titles: Sequence[str] = ()) -> None:
+def print_rows(
+    rows: Iterable[dict[str, Any]], columns: Sequence[str], form: Format, titles: Sequence[str] = ()
+) -> None:
     """Print rows in the asked format; ``titles`` are the table's headings (default: the column names).
 
     None prints as nothing (``null`` in JSON); in a table numbers stand to the right.
@@ -39,7 +41,9 @@ def print_rows(rows: Iterable[dict[str, Any]], columns: Sequence[str], form: For
 def print_table(rows: Sequence[Sequence[Any]], titles: Sequence[str]) -> None:
     """A plain table on standard output, as wide as its content."""
     cells = [[_text(v) for v in row] for row in rows]
-    right = [bool(rows) and all(isinstance(r[i], int | float) or r[i] is None for r in rows) for i in range(len(titles))]
+    right = [
+        bool(rows) and all(isinstance(r[i], int | float) or r[i] is None for r in rows) for i in range(len(titles))
+    ]
     widths = [max([len(str(t)), *(len(row[i]) for row in cells)]) for i, t in enumerate(titles)]
     for line in [[str(t) for t in titles], *cells]:
         out = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]

@@ -63,7 +63,7 @@ class Clock:
         self.env = simpy.Environment()
         # SimPy has no public way to schedule at an absolute time; its heap of (time, priority, sequence, event) is
         # the one structure both kinds of event share.
-        self._queue: list[tuple[float, int, int, Any]] = self.env._queue
+        self._queue: Any = self.env._queue
         self._sequence = self.env._eid
 
     @property

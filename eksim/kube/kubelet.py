@@ -1,0 +1,624 @@
+"""The kubelet of every node: from the bound pod to the running pod, and back.
+
+One object for all nodes; a node is a row (:class:`NodeAgent`), a pod on it a :class:`PodWorker`. Mimics
+kubernetes/pkg/kubelet (pod workers, PLEG, status manager, image manager) with dockershim (then) or containerd (today) below
+it: admission, sandbox with CNI ADD and its retries, image pulls, readiness, termination with CNI DEL and the delay until the
+object goes. Leaves out: volumes that fail, liveness and startup probes, container restarts, eviction under pressure,
+preemption for critical pods. Woken by bindings and deletions heard from the store; never polls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eksim.engine.clock import NODE_AGENT, Clock, Grid, Timer
+from eksim.engine.streams import Latency, Stream, Streams
+from eksim.errors import Refused
+from eksim.parts import Cni, EventRecorder
+from eksim.state.changes import Verb
+from eksim.state.objects import Node, Pod, Taint
+from eksim.state.podspec import ContainerSpec, tolerates
+from eksim.state.store import Store
+from eksim.versions import KubeletRules
+
+#: Pod worker's delay after an error, and after "network is not ready": d … 1.5 d.
+#: Source: kubernetes/pkg/kubelet/pod_workers.go:completeWork (1.21: wrapUp), kubelet.go (backOffPeriod).
+BACK_OFF_PERIOD_S = 10.0
+NETWORK_NOT_READY_BACK_OFF_S = 1.0
+WORKER_JITTER = 0.5
+#: Retry of a failed sandbox with dockershim: the exited pause container is a PLEG event.
+#: Source: kubernetes/pkg/kubelet/dockershim/docker_sandbox.go:RunPodSandbox, v1.21.
+DOCKERSHIM_RETRY_S = 1.0
+#: Looks at the pods' work queue, and the pause between two PLEG lists. Source: kubelet.go (syncLoop), pleg/generic.go.
+SYNC_TICK_S = 1.0
+RELIST_PERIOD_S = 1.0
+#: registryPullQPS, registryBurst: a surplus pull fails. Source: kubelet/images/helpers.go:throttledImageService.
+PULL_QPS = 5.0
+PULL_BURST = 10.0
+#: One status change costs a GET and a PATCH. Source: kubelet/status/status_manager.go:syncPod.
+CALLS_PER_STATUS = 2.0
+MIB = 1024 * 1024
+DEFAULT_IMAGE_BYTES = 50 * MIB
+MINIMUM_GRACE_S = 2.0
+
+NOT_READY = Taint("node.kubernetes.io/not-ready", "", "NoSchedule")
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a manifest cannot say of a workload: whether it ends on SIGTERM, its image's bytes, seconds to ready."""
+
+    on_term_exits: bool = True
+    image_bytes: int = DEFAULT_IMAGE_BYTES
+    time_to_ready_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletSettings:
+    """``timed``: real periods (PLEG, work-queue tick, API limits); off with latency none."""
+
+    latencies: Mapping[str, Latency]
+    timed: bool = True
+
+
+class NodeAgent:
+    """One node's kubelet: what it knows and its rate limits."""
+
+    __slots__ = (
+        "api_at",
+        "api_tokens",
+        "images",
+        "name",
+        "network_ready",
+        "pull_at",
+        "pull_tokens",
+        "relist",
+        "report_timer",
+        "reports",
+        "ticks",
+        "workers",
+    )  # fmt: skip
+
+    def __init__(self, name: str, relist: Grid, ticks: Grid, burst: float) -> None:
+        self.name = name
+        self.workers: dict[str, PodWorker] = {}
+        self.network_ready = False
+        #: image → when its pull ends or ended
+        self.images: dict[str, float] = {}
+        self.relist = relist
+        self.ticks = ticks
+        self.api_tokens = burst
+        self.api_at = 0.0
+        self.pull_tokens = PULL_BURST
+        self.pull_at = 0.0
+        #: status writes that wait for the API's rate limit, merged per pod
+        self.reports: dict[str, tuple[Pod, dict[str, Any]]] = {}
+        self.report_timer: Timer | None = None
+
+
+class PodWorker:
+    """One pod on its node. ``stage``: sandbox, containers, running, terminating, ended."""
+
+    __slots__ = ("address", "attempts", "container", "kill_timer", "pod", "sandbox", "stage", "timer")
+
+    def __init__(self, pod: Pod) -> None:
+        self.pod = pod
+        self.stage = "sandbox"
+        self.sandbox = ""
+        self.address = ""
+        self.attempts = 0
+        self.container = 0
+        self.timer: Timer | None = None
+        self.kill_timer: Timer | None = None
+
+
+class Kubelet:
+    """Starts and stops the pods of every node."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        store: Store,
+        streams: Streams,
+        rules: KubeletRules,
+        cni: Cni,
+        recorder: Callable[[str], EventRecorder],
+        settings: KubeletSettings,
+        behaviour_of: Callable[[Pod], Behaviour],
+    ) -> None:
+        self.clock = clock
+        self.store = store
+        self.rules = rules
+        self.cni = cni
+        self.settings = settings
+        self.behaviour_of = behaviour_of
+        self._recorder_for = recorder
+        self._recorders: dict[str, EventRecorder] = {}
+        self._agents: dict[str, NodeAgent] = {}
+        self._phase: Stream = streams["kubelet/phase"]
+        self._jitter: Stream = streams["kubelet/jitter"]
+        self._ids: Stream = streams["kubelet/sandbox-id"]
+        self._streams = streams
+        self._draws: dict[str, tuple[Latency, Stream]] = {}
+        #: pods on their way between two states; retries of a refused CNI ADD do not count
+        self.busy = 0
+        self._waiting_for_address: dict[str, PodWorker] = {}
+        store.watch(Verb.POD_CREATED, self._mark_created)
+        store.watch(Verb.POD_BOUND, self._mark_bound)
+        store.watch(Verb.POD_DELETING, self._mark_deleting)
+        store.watch(Verb.POD_DELETED, self._mark_deleted)
+        store.watch(Verb.NODE_DELETED, self._mark_node_deleted)
+
+    # -- nodes --------------------------------------------------------------------------------------------------
+
+    def register(self, node: Node) -> NodeAgent:
+        """The kubelet starts on a node and registers it; admission adds the not-ready taint.
+
+        Source: kubernetes/plugin/pkg/admission/nodetaint/admission.go:Admit.
+        """
+        now = self.clock.now
+        timed = self.settings.timed
+        agent = NodeAgent(
+            node.name,
+            Grid(now + (self._phase.random() if timed else 0.0) * RELIST_PERIOD_S - RELIST_PERIOD_S, RELIST_PERIOD_S),
+            Grid(now + (self._phase.random() if timed else 0.0) * SYNC_TICK_S - SYNC_TICK_S, SYNC_TICK_S),
+            self.rules.kubelet_api_burst,
+        )
+        self._agents[node.name] = agent
+        node.ready = False
+        node.taints = (*node.taints, NOT_READY)
+        self.store.add_node(node)
+        return agent
+
+    def network_ready(self, name: str) -> None:
+        """The CNI's configuration appeared on the node: the next look of the runtime state turns the node Ready."""
+        self.busy += 1
+        self.clock.call_after(self._draw("kubelet/network-ready"), NODE_AGENT, self._set_ready, name)
+
+    def _set_ready(self, name: str) -> None:
+        self.busy -= 1
+        node = self.store.nodes.get(name)
+        agent = self._agents.get(name)
+        if node is None or agent is None or agent.network_ready:
+            return
+        agent.network_ready = True
+        self.store.set_node_ready(node, True)
+        # the node lifecycle controller takes the taint away on the watch event, without a period
+        # (nodelifecycle/node_lifecycle_controller.go:doNoScheduleTaintingPass)
+        self.store.update_node(node, taints=tuple(t for t in node.taints if t != NOT_READY))
+        self._node_event(node, "NodeReady", f"Node {name} status is now: NodeReady")
+
+    def _node_event(self, node: Node, reason: str, message: str) -> None:
+        self._recorder(node.name).event(node, "Normal", reason, message)
+
+    def is_quiet(self) -> bool:
+        """No pod is changing state (pods whose address is refused again and again do not count)."""
+        return self.busy == 0
+
+    # -- hearing of pods ----------------------------------------------------------------------------------------
+
+    def _mark_created(self, pod: Pod, _: Any) -> None:
+        if pod.node:
+            self._mark_bound(pod, None)
+
+    def _mark_bound(self, pod: Pod, _: Any) -> None:
+        self.busy += 1
+        self.clock.call_after(self._draw("kubelet/watch"), NODE_AGENT, self._add_pod, pod)
+
+    def _mark_deleting(self, pod: Pod, _: Any) -> None:
+        agent = self._agents.get(pod.node)
+        if agent is not None:
+            self.busy += 1
+            self.clock.call_after(self._draw("kubelet/watch"), NODE_AGENT, self._terminate, agent, pod)
+
+    def _mark_deleted(self, pod: Pod, _: Any) -> None:
+        """Gone without us (force, pod GC): the containers are killed afterwards."""
+        agent = self._agents.get(pod.node)
+        worker = agent.workers.get(pod.key) if agent is not None else None
+        if agent is not None and worker is not None and worker.pod is pod and worker.stage != "ended":
+            self.busy += 1
+            self.clock.call_after(self._draw("kubelet/watch"), NODE_AGENT, self._terminate, agent, pod)
+
+    def _mark_node_deleted(self, node: Node, _: Any) -> None:
+        agent = self._agents.pop(node.name, None)
+        if agent is None:
+            return
+        for worker in agent.workers.values():
+            self._settle(worker)
+            pending = worker.timer is not None and worker.timer.pending
+            if worker.stage in ("terminating", "ended") or (worker.stage == "running" and pending):
+                self.busy -= 1
+            for timer in (worker.timer, worker.kill_timer):
+                if timer is not None:
+                    timer.cancel()
+        if agent.report_timer is not None:
+            agent.report_timer.cancel()
+            self.busy -= 1
+
+    # -- starting -----------------------------------------------------------------------------------------------
+
+    def _add_pod(self, pod: Pod) -> None:
+        agent = self._agents.get(pod.node)
+        if agent is None or self.store.pods.get(pod.key) is not pod or pod.key in agent.workers:
+            self.busy -= 1
+            return
+        refusal = self._admit(agent, pod)
+        if refusal is not None:
+            reason, message = refusal
+            self.busy -= 1
+            self._event(pod, "Warning", reason, message)
+            text = self.rules.kubelet_reject_prefix + message
+            self.store.set_pod_status(
+                pod, phase="Failed", reason=reason, status_message=text, started_s=self.clock.now, ready=False
+            )
+            return
+        worker = PodWorker(pod)
+        agent.workers[pod.key] = worker
+        self._report(
+            agent,
+            pod,
+            waiting="PodInitializing" if pod.spec.init_containers else "ContainerCreating",
+            started_s=self.clock.now,
+            host_ip=self.store.nodes[agent.name].facts.get("ip", ""),
+        )
+        if not agent.network_ready and not pod.spec.host_network:
+            self._network_not_ready(agent, worker)
+            return
+        delay = self._draw("kubelet/volumes") + self._draw("kubelet/sandbox")
+        self._next(worker, delay, self._run_sandbox, agent, worker)
+
+    def _admit(self, agent: NodeAgent, pod: Pod) -> tuple[str, str] | None:
+        """The kubelet's own predicates; the first failing one is reported.
+
+        Source: kubernetes/pkg/kubelet/lifecycle/predicate.go:Admit, generalFilter.
+        """
+        node = self.store.nodes[agent.name]
+        active = [w.pod for w in agent.workers.values() if w.pod.phase not in ("Succeeded", "Failed")]
+        slots = node.allocatable.get("pods", 110)
+        if len(active) + 1 > slots:
+            return _out_of("pods", 1, len(active), slots)
+        for resource, asked in pod.spec.requests.items():
+            if asked and resource in node.allocatable:
+                used = sum(p.spec.requests.get(resource, 0) for p in active)
+                if used + asked > node.allocatable[resource]:
+                    return _out_of(resource, asked, used, node.allocatable[resource])
+        for taint in node.taints:
+            if taint.effect == "NoExecute" and not tolerates(pod.spec.tolerations, taint):
+                reason = self.rules.taint_reason(taint.key, taint.value)
+                return "TaintToleration", f"Predicate TaintToleration failed: {reason}"
+        return None
+
+    def _network_not_ready(self, agent: NodeAgent, worker: PodWorker) -> None:
+        self._event(worker.pod, "Warning", "NetworkNotReady", self.rules.network_not_ready_message)
+        self._retry(agent, worker, NETWORK_NOT_READY_BACK_OFF_S, self._sync_again)
+
+    def _sync_again(self, agent: NodeAgent, worker: PodWorker) -> None:
+        if not agent.network_ready and not worker.pod.spec.host_network:
+            self._network_not_ready(agent, worker)
+            return
+        self._next(worker, self._draw("kubelet/sandbox"), self._run_sandbox, agent, worker)
+
+    def _retry(self, agent: NodeAgent, worker: PodWorker, period_s: float, fn: Callable[..., None]) -> None:
+        """The worker's next time after an error: jittered, and looked at by the 1 s ticker."""
+        due = self.clock.now + period_s * (1.0 + WORKER_JITTER * self._jitter.random())
+        if self.settings.timed:
+            due = agent.ticks.at_or_after(due)
+        worker.timer = self.clock.call_at(due, NODE_AGENT, fn, agent, worker)
+
+    def _next(self, worker: PodWorker, delay_s: float, fn: Callable[..., None], *args: Any) -> None:
+        worker.timer = self.clock.call_after(delay_s, NODE_AGENT, fn, *args)
+
+    def _run_sandbox(self, agent: NodeAgent, worker: PodWorker) -> None:
+        """RunPodSandbox: network namespace, then CNI ADD (not for host-network pods)."""
+        pod = worker.pod
+        if pod.spec.host_network:
+            self._sandbox_up(agent, worker)
+            return
+        worker.sandbox = f"{self._ids.bits(256):064x}"
+        self._next(worker, self._draw("kubelet/cni-add"), self._cni_add, agent, worker)
+
+    def _cni_add(self, agent: NodeAgent, worker: PodWorker) -> None:
+        pod = worker.pod
+        answer = self.cni.add(agent.name, pod.namespace, pod.name, worker.sandbox)
+        if not isinstance(answer, Refused):
+            self._unwait(worker)
+            worker.address = answer
+            self._sandbox_up(agent, worker)
+            return
+        worker.attempts += 1
+        self._wait(worker)
+        self._event(
+            pod,
+            "Warning",
+            "FailedCreatePodSandBox",
+            "Failed to create pod sandbox: rpc error: code = Unknown desc = "
+            + sandbox_error(self.rules, worker.sandbox, pod, answer.message),
+        )
+        self.cni.delete(agent.name, pod.namespace, pod.name, worker.sandbox)
+        if not self.rules.dockershim:
+            self._retry(agent, worker, BACK_OFF_PERIOD_S, self._try_sandbox_again)
+            return
+        due = self.clock.now + DOCKERSHIM_RETRY_S
+        if self.settings.timed:
+            due = agent.relist.after(due)
+        worker.timer = self.clock.call_at(due, NODE_AGENT, self._try_sandbox_again, agent, worker)
+
+    def _try_sandbox_again(self, agent: NodeAgent, worker: PodWorker) -> None:
+        if self.rules.dockershim:
+            self._event(
+                worker.pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
+            )
+        self._next(worker, self._draw("kubelet/sandbox"), self._run_sandbox, agent, worker)
+
+    def _wait(self, worker: PodWorker) -> None:
+        if worker.pod.key not in self._waiting_for_address:
+            self._waiting_for_address[worker.pod.key] = worker
+            self.busy -= 1
+
+    def _unwait(self, worker: PodWorker) -> None:
+        if self._waiting_for_address.pop(worker.pod.key, None) is not None:
+            self.busy += 1
+
+    def _settle(self, worker: PodWorker) -> None:
+        """The worker stops counting as busy, whatever it was doing."""
+        if self._waiting_for_address.pop(worker.pod.key, None) is not None:
+            return
+        if worker.stage in ("sandbox", "containers"):
+            self.busy -= 1
+
+    def _sandbox_up(self, agent: NodeAgent, worker: PodWorker) -> None:
+        worker.stage = "containers"
+        worker.container = 0
+        self._pull(agent, worker)
+
+    def _container(self, worker: PodWorker) -> ContainerSpec:
+        spec = worker.pod.spec
+        inits = spec.init_containers
+        return (
+            inits[worker.container] if worker.container < len(inits) else spec.containers[worker.container - len(inits)]
+        )
+
+    def _pull(self, agent: NodeAgent, worker: PodWorker) -> None:
+        """EnsureImageExists for the next container. Source: kubelet/images/image_manager.go:EnsureImageExists."""
+        container = self._container(worker)
+        now = self.clock.now
+        ready_at = agent.images.get(container.image)
+        present = ready_at is not None and ready_at <= now
+        if present and container.image_pull_policy != "Always":
+            self._container_event(worker, "Pulled", self.rules.image_present_message.format(image=container.image))
+            self._next(worker, self._draw("kubelet/start"), self._started, agent, worker)
+            return
+        if self.settings.timed and not self._take_pull_token(agent):
+            message = f'Failed to pull image "{container.image}": pull QPS exceeded'
+            self._container_event(worker, "Failed", message, "Warning")
+            self._container_event(worker, "Failed", "Error: ErrImagePull", "Warning")
+            self._report(agent, worker.pod, waiting="ErrImagePull")
+            self._retry(agent, worker, BACK_OFF_PERIOD_S, self._pull)
+            return
+        self._container_event(worker, "Pulling", f'Pulling image "{container.image}"')
+        size = self.behaviour_of(worker.pod).image_bytes
+        duration = self._draw("kubelet/pull-overhead")
+        if not present:
+            duration += round(self._draw("kubelet/pull-mib") * size / MIB, 6)
+        done = now + duration
+        if ready_at is not None and ready_at > now:
+            done = max(ready_at, now + self._draw("kubelet/pull-overhead"))
+        agent.images[container.image] = min(done, ready_at) if ready_at is not None else done
+        worker.timer = self.clock.call_at(done, NODE_AGENT, self._pulled, agent, worker, now, size)
+
+    def _take_pull_token(self, agent: NodeAgent) -> bool:
+        now = self.clock.now
+        agent.pull_tokens = min(PULL_BURST, agent.pull_tokens + (now - agent.pull_at) * PULL_QPS)
+        agent.pull_at = now
+        if agent.pull_tokens < 1.0:
+            return False
+        agent.pull_tokens -= 1.0
+        return True
+
+    def _pulled(self, agent: NodeAgent, worker: PodWorker, began: float, size: int) -> None:
+        took = self.clock.now - began
+        image = self._container(worker).image
+        self._container_event(worker, "Pulled", self.rules.pulled_message(image, took, size))
+        self._next(worker, self._draw("kubelet/start"), self._started, agent, worker)
+
+    def _started(self, agent: NodeAgent, worker: PodWorker) -> None:
+        container = self._container(worker)
+        self._container_event(worker, "Created", self.rules.created_message.format(container=container.name))
+        self._container_event(worker, "Started", f"Started container {container.name}")
+        worker.container += 1
+        spec = worker.pod.spec
+        if worker.container < len(spec.init_containers) + len(spec.containers):
+            self._pull(agent, worker)
+            return
+        # PLEG's next list sees the containers; the sync after it reports Running
+        due = agent.relist.after(self.clock.now) if self.settings.timed else self.clock.now
+        worker.timer = self.clock.call_at(due, NODE_AGENT, self._running, agent, worker, self.clock.now)
+
+    def _running(self, agent: NodeAgent, worker: PodWorker, started_s: float) -> None:
+        worker.stage = "running"
+        pod = worker.pod
+        ready_in = self._ready_after(pod, started_s)
+        node = self.store.nodes.get(agent.name)
+        address = worker.address or (node.facts.get("ip", "") if node is not None else "")
+        self._report(agent, pod, phase="Running", waiting="", ip=address, ready=ready_in <= 0.0)
+        if ready_in > 0.0:
+            worker.timer = self.clock.call_after(ready_in, NODE_AGENT, self._ready, agent, worker)
+        else:
+            self.busy -= 1
+
+    def _ready_after(self, pod: Pod, started_s: float) -> float:
+        """Seconds from now until Ready: time to ready, then the first tick of the readiness probe that succeeds.
+
+        Source: kubernetes/pkg/kubelet/prober/worker.go:run, doProbe.
+        """
+        now = self.clock.now
+        ready_s = started_s + self.behaviour_of(pod).time_to_ready_s
+        latest = ready_s
+        for container in pod.spec.containers:
+            probe = container.readiness_probe
+            if probe and self.settings.timed:
+                period = float(probe.get("periodSeconds") or 10)
+                delay = float(probe.get("initialDelaySeconds") or 0)
+                first = started_s + delay + self._jitter.random() * min(period, 1.0)
+                successes = max(int(probe.get("successThreshold") or 1), 1) - 1
+                latest = max(latest, Grid(first, period).at_or_after(max(ready_s, first)) + successes * period)
+        return latest - now
+
+    def _ready(self, agent: NodeAgent, worker: PodWorker) -> None:
+        self.busy -= 1
+        self._report(agent, worker.pod, ready=True)
+
+    # -- stopping -----------------------------------------------------------------------------------------------
+
+    def _terminate(self, agent: NodeAgent, pod: Pod) -> None:
+        """SyncTerminatingPod: SIGTERM to all containers at once, SIGKILL after the grace, then the sandbox.
+
+        Source: kubernetes/pkg/kubelet/kuberuntime/kuberuntime_container.go:killContainer.
+        """
+        worker = agent.workers.get(pod.key)
+        if worker is None or worker.pod is not pod or worker.stage in ("ended",):
+            self.busy -= 1
+            if worker is None and self.store.pods.get(pod.key) is pod:
+                self.store.delete_pod(pod)
+            return
+        now = self.clock.now
+        grace = max(pod.grace_s, MINIMUM_GRACE_S if pod.grace_s else 1.0)
+        deadline = (pod.deletion_s if pod.deletion_s is not None else now) + grace
+        if worker.stage == "terminating":
+            self.busy -= 1
+            if worker.kill_timer is not None and worker.kill_timer.pending and deadline < worker.kill_timer.when:
+                worker.kill_timer.cancel()
+                worker.kill_timer = self.clock.call_at(deadline, NODE_AGENT, self._containers_ended, agent, worker)
+            return
+        running = worker.stage == "running"
+        if running and worker.timer is not None and worker.timer.pending:
+            self.busy -= 1  # it was still to become ready
+        self._settle(worker)
+        if worker.timer is not None:
+            worker.timer.cancel()
+        worker.stage = "terminating"
+        if not running:
+            self._next(worker, 0.0, self._containers_ended, agent, worker)
+            return
+        for container in pod.spec.containers:
+            self._event(
+                pod, "Normal", "Killing", f"Stopping container {container.name}", f"spec.containers{{{container.name}}}"
+            )
+        ends = deadline
+        if self.behaviour_of(pod).on_term_exits:
+            ends = min(deadline, now + self._draw("kubelet/stop"))
+        worker.kill_timer = self.clock.call_at(ends, NODE_AGENT, self._containers_ended, agent, worker)
+
+    def _containers_ended(self, agent: NodeAgent, worker: PodWorker) -> None:
+        self._next(worker, self._draw("kubelet/cni-del"), self._sandbox_stopped, agent, worker)
+
+    def _sandbox_stopped(self, agent: NodeAgent, worker: PodWorker) -> None:
+        """StopPodSandbox: here the address is released and begins to cool; the slot follows with the object."""
+        pod = worker.pod
+        worker.stage = "ended"
+        if worker.sandbox:
+            self.cni.delete(agent.name, pod.namespace, pod.name, worker.sandbox)
+        if self.store.pods.get(pod.key) is not pod:
+            agent.workers.pop(pod.key, None)
+            self.busy -= 1
+            return
+        if pod.ready:
+            self.store.set_pod_status(pod, ready=False)
+        delay = self._draw("kubelet/gone-then" if self.rules.dockershim else "kubelet/gone-today")
+        self._next(worker, delay, self._gone, agent, worker)
+
+    def _gone(self, agent: NodeAgent, worker: PodWorker) -> None:
+        """The status manager deletes the object with grace 0. Source: status_manager.go:canBeDeleted."""
+        self.busy -= 1
+        agent.workers.pop(worker.pod.key, None)
+        agent.reports.pop(worker.pod.key, None)
+        self.store.delete_pod(worker.pod)
+
+    # -- reporting ----------------------------------------------------------------------------------------------
+
+    def _report(self, agent: NodeAgent, pod: Pod, **fields: Any) -> None:
+        """Queue a status write; it goes at once unless the kubelet's API rate limit holds it back."""
+        if not self.settings.timed:
+            self._write_status(pod, fields)
+            return
+        if not agent.reports and self._take_api_tokens(agent):
+            self._write_status(pod, fields)
+            return
+        waiting = agent.reports.get(pod.key)
+        if waiting is not None and waiting[0] is pod:
+            waiting[1].update(fields)
+        else:
+            agent.reports[pod.key] = (pod, fields)
+        if agent.report_timer is None:
+            self.busy += 1
+            self._arm_reports(agent)
+
+    def _take_api_tokens(self, agent: NodeAgent) -> bool:
+        now = self.clock.now
+        rules = self.rules
+        agent.api_tokens = min(rules.kubelet_api_burst, agent.api_tokens + (now - agent.api_at) * rules.kubelet_api_qps)
+        agent.api_at = now
+        if agent.api_tokens < CALLS_PER_STATUS - 1e-9:
+            return False
+        agent.api_tokens -= CALLS_PER_STATUS
+        return True
+
+    def _arm_reports(self, agent: NodeAgent) -> None:
+        missing = max(CALLS_PER_STATUS - agent.api_tokens, 0.0) / self.rules.kubelet_api_qps
+        agent.report_timer = self.clock.call_at(agent.api_at + missing, NODE_AGENT, self._send_reports, agent)
+
+    def _send_reports(self, agent: NodeAgent) -> None:
+        agent.report_timer = None
+        while agent.reports and self._take_api_tokens(agent):
+            key = next(iter(agent.reports))
+            pod, fields = agent.reports.pop(key)
+            self._write_status(pod, fields)
+        if agent.reports:
+            self._arm_reports(agent)
+        else:
+            self.busy -= 1
+
+    def _write_status(self, pod: Pod, fields: dict[str, Any]) -> None:
+        if self.store.pods.get(pod.key) is pod:
+            self.store.set_pod_status(pod, **fields)
+
+    def _recorder(self, node: str) -> EventRecorder:
+        recorder = self._recorders.get(node)
+        if recorder is None:
+            recorder = self._recorders[node] = self._recorder_for(node)
+        return recorder
+
+    def _event(self, pod: Pod, type: str, reason: str, message: str, field_path: str = "") -> None:
+        self._recorder(pod.node).event(pod, type, reason, message, field_path=field_path)
+
+    def _container_event(self, worker: PodWorker, reason: str, message: str, type: str = "Normal") -> None:
+        part = "initContainers" if worker.container < len(worker.pod.spec.init_containers) else "containers"
+        self._event(worker.pod, type, reason, message, f"spec.{part}{{{self._container(worker).name}}}")
+
+    def _draw(self, name: str) -> float:
+        found = self._draws.get(name)
+        if found is None:
+            found = self._draws[name] = (self.settings.latencies[name], self._streams[name])
+        return found[0].draw(found[1])
+
+
+def _out_of(resource: str, requested: int, used: int, capacity: int) -> tuple[str, str]:
+    return (
+        f"OutOf{resource}",
+        f"Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}",
+    )
+
+
+def sandbox_error(rules: KubeletRules, sandbox: str, pod: Pod, plugin_error: str) -> str:
+    """The runtime's error text around the CNI plugin's.
+
+    Source: kubernetes/pkg/kubelet/dockershim/docker_sandbox.go:RunPodSandbox, v1.21; containerd internal/cri/server.
+    """
+    if rules.dockershim:
+        return (
+            f'failed to set up sandbox container "{sandbox}" network for pod "{pod.name}": networkPlugin cni failed to set '
+            f'up pod "{pod.name}_{pod.namespace}" network: {plugin_error}'
+        )
+    return f'failed to setup network for sandbox "{sandbox}": plugin type="aws-cni" name="aws-cni" failed (add): {plugin_error}'

@@ -1,0 +1,382 @@
+"""From a scenario file to a checked scenario: every mistake is one InputError with file, line, field and what was expected.
+
+``load_scenario`` is the only door; ``cluster.build`` takes what it returns.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import ipaddress
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from eksim.catalog import types as catalog
+from eksim.errors import InputError
+from eksim.scenario.looks import parse_look
+from eksim.scenario.manifest import Manifest, read_manifest
+from eksim.scenario.schema import ACTIONS, NodeGroup, Scenario, Step, Workload
+from eksim.scenario.yamlfile import Path_, YamlFile, dotted, parse_yaml, read_yaml
+
+UNTIL = re.compile(r"^(settled|nodes ready|[a-z]+/[-a-z0-9.]+ (available|gone|ready))$")
+#: AWS: subnets and VPC CIDRs are /16 to /28. Source: VPC user guide, "Subnet sizing for IPv4".
+LARGEST_PREFIX, SMALLEST_PREFIX = 16, 28
+
+
+@dataclass(slots=True)
+class LoadedWorkload:
+    """A workload's manifests, read and checked, with what the scenario says beside them."""
+
+    manifests: list[Manifest]
+    on_term: str
+    image_size: int | None
+    time_to_ready_s: float
+
+
+@dataclass(slots=True)
+class LoadedScenario:
+    """A scenario that passed every check. ``data`` is the document as plain values; ``hash`` names it (sha256)."""
+
+    scenario: Scenario
+    file: str
+    data: dict[str, Any]
+    hash: str
+    workloads: list[LoadedWorkload]
+    #: index of the step → its workload, for apply steps
+    applied: dict[int, LoadedWorkload] = field(default_factory=dict)
+
+
+def load_scenario(path: Path | str) -> LoadedScenario:
+    """Read and check a scenario file. Raises InputError."""
+    return check_scenario(read_yaml(path), Path(path).parent)
+
+
+def load_scenario_text(text: str, name: str = "<text>", folder: Path | str = ".") -> LoadedScenario:
+    """The same from text; ``folder`` is where the files that it names lie."""
+    return check_scenario(parse_yaml(text, name), Path(folder))
+
+
+def load_scenario_data(data: dict[str, Any], name: str, folder: Path | str = ".") -> LoadedScenario:
+    """The same from plain values (a patched document of a sweep): errors have no lines."""
+    return check_scenario(YamlFile(name, [data]), Path(folder))
+
+
+class _Checker:
+    def __init__(self, file: YamlFile) -> None:
+        self.file = file
+
+    def fail(self, path: Path_, message: str, expected: str = "", nearest: str = "") -> InputError:
+        return InputError(message, self.file.name, self.file.line_of((0, *path)), dotted(path), expected, nearest)
+
+
+def check_scenario(file: YamlFile, folder: Path) -> LoadedScenario:
+    """Check a parsed file and read the manifests it names."""
+    check = _Checker(file)
+    if not file.documents or file.documents[0] is None:
+        raise InputError("is empty", file.name, expected="a scenario (apiVersion: eksim/v1, kind: Scenario)")
+    if len(file.documents) > 1:
+        raise InputError("holds several documents", file.name, expected="one scenario")
+    data = file.documents[0]
+    if not isinstance(data, dict):
+        raise InputError("is not a mapping", file.name, 1, expected="a scenario (apiVersion: eksim/v1, kind: Scenario)")
+    for key, wanted in (("apiVersion", "eksim/v1"), ("kind", "Scenario")):
+        if data.get(key) != wanted:
+            raise check.fail((key,) if key in data else (), f"{key} is {data.get(key)!r}", f"{key}: {wanted}")
+    try:
+        scenario = Scenario.model_validate(data)
+    except ValidationError as error:
+        raise _first_mistake(error, data, check) from None
+    _check_cluster(scenario, check)
+    workloads = [_load_workload(w, check, ("workloads", i), folder) for i, w in enumerate(scenario.workloads)]
+    applied: dict[int, LoadedWorkload] = {}
+    last = 0.0
+    for i, step in enumerate(scenario.steps):
+        last = _check_step(step, check, ("steps", i), last)
+        if step.apply is not None:
+            applied[i] = _load_workload(step.apply, check, ("steps", i, "apply"), folder)
+    parts = [data, *([m.document for m in w.manifests] for w in [*workloads, *applied.values()])]
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return LoadedScenario(scenario, file.name, data, digest, workloads, applied)
+
+
+def _first_mistake(error: ValidationError, data: Any, check: _Checker) -> InputError:
+    """pydantic's errors, the most telling one, in eksim's form."""
+    mistakes = error.errors(include_url=False)
+    # of a union's branches the one that went deepest says what was meant
+    mistake = max(mistakes, key=lambda m: (m["type"] == "extra_forbidden", len(_in_data(m["loc"], data))))
+    path = _in_data(mistake["loc"], data)
+    kind = mistake["type"]
+    if kind == "extra_forbidden":
+        known = _fields_at(path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        return check.fail(path, "unknown field", "one of " + ", ".join(known), near[0] if near else "")
+    if kind == "missing":
+        return check.fail(path, f"lacks {mistake['loc'][-1]!r}", f"the field {mistake['loc'][-1]}")
+    message = mistake["msg"].removeprefix("Value error, ")
+    found = mistake.get("input")
+    if kind == "value_error":
+        return check.fail(path, message)
+    shown = json.dumps(found, default=str)
+    if len(shown) > 60:
+        shown = shown[:57] + "..."
+    near_value = ""
+    expected = message[:1].lower() + message[1:]
+    if kind == "literal_error":
+        options = re.findall(r"'([^']*)'", str(mistake.get("ctx", {}).get("expected", "")))
+        expected = "one of " + ", ".join(options)
+        near = difflib.get_close_matches(str(found), options, n=1, cutoff=0.4)
+        near_value = near[0] if near else ""
+    elif kind in ("greater_than_equal", "greater_than", "less_than_equal"):
+        bound = next(iter(mistake.get("ctx", {}).values()))
+        near_value = str(bound)
+    return check.fail(path, f"is {shown}", expected.removeprefix("input should be "), near_value)
+
+
+def _in_data(loc: tuple[str | int, ...], data: Any) -> Path_:
+    """The part of pydantic's location that stands in the document (its union branches do not)."""
+    path: list[str | int] = []
+    for part in loc:
+        if isinstance(data, dict):
+            found = part in data
+        else:
+            found = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if found:
+            data = data[part]  # type: ignore[index]
+            path.append(part)
+    return tuple(path)
+
+
+def _fields_at(path: Path_) -> list[str]:
+    """Names of the fields allowed at a path of the schema."""
+    model: Any = Scenario
+    for part in path:
+        if isinstance(part, int):
+            continue
+        info = next((f for n, f in model.model_fields.items() if (f.alias or n) == part), None)
+        if info is None:
+            return []
+        model = _model_in(info.annotation)
+        if model is None:
+            return []
+    return [f.alias or n for n, f in model.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _check_cluster(scenario: Scenario, check: _Checker) -> None:
+    cluster = scenario.cluster
+    vpc = _networks(cluster.vpc_cidrs, check, ("cluster", "vpcCidrs"), "the VPC's CIDRs")
+    subnets = _networks(
+        [s.cidr for s in cluster.subnets], check, ("cluster", "subnets"), "the cluster's subnets", tail=("cidr",)
+    )
+    names: dict[str, ipaddress.IPv4Network] = {}
+    for i, (subnet, network) in enumerate(zip(cluster.subnets, subnets, strict=True)):
+        path: Path_ = ("cluster", "subnets", i)
+        if not any(network.subnet_of(v) for v in vpc):
+            raise check.fail((*path, "cidr"), f"{network} is outside the VPC", f"a part of {', '.join(map(str, vpc))}")
+        if subnet.name in names:
+            raise check.fail((*path, "name"), f"{subnet.name!r} is the name of another subnet", "a name of its own")
+        names[subnet.name] = network
+        _check_taken(subnet.taken, network, check, (*path, "taken"))
+    groups: dict[str, int] = {}
+    addresses: dict[str, str] = {}
+    for i, group in enumerate(cluster.node_groups):
+        _check_group(group, scenario, names, addresses, check, ("cluster", "nodeGroups", i))
+        if group.name in groups:
+            raise check.fail(
+                ("cluster", "nodeGroups", i, "name"),
+                f"{group.name!r} is the name of another group",
+                "a name of its own",
+            )
+        groups[group.name] = i
+
+
+def _networks(
+    cidrs: list[str], check: _Checker, path: Path_, what: str, tail: Path_ = ()
+) -> list[ipaddress.IPv4Network]:
+    networks: list[ipaddress.IPv4Network] = []
+    for i, cidr in enumerate(cidrs):
+        network = ipaddress.IPv4Network(cidr)
+        if not LARGEST_PREFIX <= network.prefixlen <= SMALLEST_PREFIX:
+            nearest = ipaddress.IPv4Network(
+                (
+                    int(network.network_address),
+                    LARGEST_PREFIX if network.prefixlen < LARGEST_PREFIX else SMALLEST_PREFIX,
+                ),
+                strict=False,
+            )
+            size = "too small" if network.prefixlen > SMALLEST_PREFIX else "too large"
+            raise check.fail((*path, i, *tail), f"{cidr} is {size}", "a size from /16 to /28", str(nearest))
+        for other in networks:
+            if network.overlaps(other):
+                raise check.fail((*path, i, *tail), f"{cidr} overlaps {other}", f"{what} apart from each other")
+        networks.append(network)
+    return networks
+
+
+def _check_taken(taken: int | list[str], network: ipaddress.IPv4Network, check: _Checker, path: Path_) -> None:
+    usable = network.num_addresses - 5
+    if isinstance(taken, int):
+        if not 0 <= taken <= usable:
+            raise check.fail(
+                path, f"is {taken}", f"0 to {usable} (a {network} less AWS's five)", str(max(0, min(taken, usable)))
+            )
+        return
+    for j, text in enumerate(taken):
+        try:
+            first, last = parse_range(text)
+        except ValueError:
+            raise check.fail(
+                (*path, j), f"{text!r} is no address, CIDR or range", "192.168.1.27, or 192.168.1.16/28"
+            ) from None
+        if not (int(network.network_address) <= first <= last <= int(network.broadcast_address)):
+            raise check.fail((*path, j), f"{text} is outside {network}", "addresses of the subnet")
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """``a``, ``a/28`` or ``a-b`` → first and last address as integers. Raises ValueError."""
+    if "-" in text:
+        first, _, last = text.partition("-")
+        return int(ipaddress.IPv4Address(first.strip())), int(ipaddress.IPv4Address(last.strip()))
+    network = ipaddress.IPv4Network(text)
+    return int(network.network_address), int(network.broadcast_address)
+
+
+def _check_group(
+    group: NodeGroup,
+    scenario: Scenario,
+    subnets: dict[str, ipaddress.IPv4Network],
+    addresses: dict[str, str],
+    check: _Checker,
+    path: Path_,
+) -> None:
+    try:
+        catalog.lookup(group.instance_type)
+    except InputError as error:
+        raise check.fail((*path, "instanceType"), error.message, error.expected, error.nearest) from None
+    if (group.size is None) == (group.nodes is None):
+        raise check.fail(path, "needs either size or nodes", "size: 2, or a list of nodes")
+    for j, name in enumerate(group.subnets or []):
+        _known_subnet(name, subnets, check, (*path, "subnets", j))
+    for j, entry in enumerate(group.nodes or []):
+        if entry.subnet is not None:
+            _known_subnet(entry.subnet, subnets, check, (*path, "nodes", j, "subnet"))
+        if entry.address is not None:
+            where: Path_ = (*path, "nodes", j, "address")
+            address = ipaddress.IPv4Address(entry.address)
+            inside = [n for n, s in subnets.items() if address in s]
+            if not inside or (entry.subnet is not None and entry.subnet not in inside):
+                raise check.fail(
+                    where, f"{address} is outside the node's subnet", f"an address of {entry.subnet or 'a subnet'}"
+                )
+            network = subnets[inside[0]]
+            offset = int(address) - int(network.network_address)
+            if offset < 4 or offset == network.num_addresses - 1:
+                raise check.fail(
+                    where,
+                    f"{address} is one of AWS's five reserved addresses",
+                    f"an address of {network} from the fifth on",
+                )
+            if entry.address in addresses:
+                raise check.fail(where, f"{address} is {addresses[entry.address]}'s", "an address of its own")
+            addresses[entry.address] = f"{group.name} node {j}"
+    daemons = scenario.cluster.addons.aws_node + scenario.cluster.addons.kube_proxy + group.host_network_pods
+    if group.max_pods is not None and group.max_pods < daemons:
+        raise check.fail(
+            (*path, "maxPods"), f"is {group.max_pods}", f"at least the {daemons} daemon pods of each node", str(daemons)
+        )
+
+
+def _known_subnet(name: str, subnets: dict[str, Any], check: _Checker, path: Path_) -> None:
+    if name not in subnets:
+        near = difflib.get_close_matches(name, subnets, n=1, cutoff=0.3)
+        raise check.fail(path, f"unknown subnet {name!r}", "one of " + ", ".join(subnets), near[0] if near else "")
+
+
+def _check_step(step: Step, check: _Checker, path: Path_, last: float) -> float:
+    actions = step.actions()
+    if len(actions) > 1 and not (len(actions) == 2 and "expect" in actions):
+        raise check.fail(path, f"does {len(actions)} things: {', '.join(actions)}", "one action per step")
+    if not actions and step.at is None and step.after is None and step.until is None:
+        raise check.fail(path, "does nothing", "a time (at, after, until) or an action: " + ", ".join(ACTIONS))
+    if step.at is not None:
+        if step.after is not None or step.until is not None:
+            raise check.fail((*path, "at"), "stands beside after or until", "one of at, or after/until")
+        if step.at < last:
+            raise check.fail((*path, "at"), f"is {step.at:g}s", f"not before the step before ({last:g}s)", f"{last:g}s")
+        last = step.at
+    elif step.after is not None:
+        last += step.after
+    if step.until is not None and not UNTIL.match(step.until):
+        raise check.fail(
+            (*path, "until"),
+            f"is {step.until!r}",
+            "settled, nodes ready, KIND/NAME available, or KIND/NAME gone",
+            "settled",
+        )
+    if (step.shows or step.shows_not) and step.look is None:
+        raise check.fail(path, "has shows without look", "look: the command whose output is meant")
+    if isinstance(step.delete, str | list):
+        for item in [step.delete] if isinstance(step.delete, str) else step.delete:
+            if not re.fullmatch(r"[a-z]+/\S+", item):
+                raise check.fail((*path, "delete"), f"is {item!r}", "kind/name, such as pod/pod-1")
+    if step.look is not None:
+        try:
+            parse_look(step.look)
+        except ValueError as error:
+            raise check.fail((*path, "look"), str(error), "get pods -A, describe pod NAME, ip link NODE") from None
+    return last
+
+
+def _load_workload(workload: Workload, check: _Checker, path: Path_, folder: Path) -> LoadedWorkload:
+    if (workload.manifest is None) == (workload.file is None):
+        raise check.fail(path, "needs either manifest or file", "a manifest, or a file of manifests")
+    manifests: list[Manifest] = []
+    if workload.manifest is not None:
+        where = _Where(check.file, (0, *path, "manifest"), (*path, "manifest"))
+        manifests.append(read_manifest(workload.manifest, where.fail))
+    else:
+        assert workload.file is not None
+        target = folder / workload.file
+        if not target.is_file():
+            raise check.fail((*path, "file"), f"{workload.file} does not exist", "a file beside the scenario")
+        file = read_yaml(target)
+        for i, document in enumerate(file.documents):
+            if document is not None:
+                manifests.append(read_manifest(document, _Where(file, (i,), ()).fail))
+        if not manifests:
+            raise check.fail((*path, "file"), f"{workload.file} is empty", "one or more manifests")
+    return LoadedWorkload(manifests, workload.on_term, workload.image_size, workload.time_to_ready)
+
+
+@dataclass(slots=True)
+class _Where:
+    """Where a manifest stands, for its errors."""
+
+    file: YamlFile
+    lines_at: Path_
+    shown_at: Path_
+
+    def fail(self, path: Path_, message: str, expected: str = "", nearest: str = "") -> InputError:
+        return InputError(
+            message,
+            self.file.name,
+            self.file.line_of((*self.lines_at, *path)),
+            dotted((*self.shown_at, *path)),
+            expected,
+            nearest,
+        )
