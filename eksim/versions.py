@@ -139,6 +139,52 @@ class SchedulerRules:
 
 
 @dataclass(frozen=True, slots=True)
+class ControllerRules:
+    """Switches of one release's controllers and of the API server's defaulting."""
+
+    #: text of ScalingReplicaSet: up to 1.25 ``to 30``, 1.26 to 1.31 ``to 30 from 3``, from 1.32 ``from 3 to 30``.
+    scaling_event_words: str
+    #: from 1.22 (beta): ages are compared by their logarithm when a ReplicaSet chooses what to delete; before, exactly.
+    logarithmic_scale_down: bool
+    #: from 1.22 (beta): annotation controller.kubernetes.io/pod-deletion-cost.
+    pod_deletion_cost: bool
+    #: from 1.34: a ReplicaSet comes back at the earliest moment that a pod becomes available, that moment included;
+    #: before, minReadySeconds + 1 s after a pod became ready.
+    exact_availability: bool
+    #: from 1.22 (beta): maxSurge of DaemonSets.
+    daemonset_surge: bool
+    #: from 1.32: a changed node is looked at in a queue of its own, by what runs there; before, by what changed.
+    daemonset_node_queue: bool
+    #: up to 1.27: hostPort = containerPort in templates under hostNetwork.
+    host_ports_in_templates: bool
+    #: from 1.34: recorders give an event a uuid as name if the object's name cannot be part of one.
+    event_name_checked: bool
+    #: from 1.27: the 2nd event of a series is sent with count 2; before, with 1, which the server refuses.
+    series_starts_at_two: bool
+    #: today the spam filter's key has the event's type (from 1.23).
+    spam_key_has_type: bool
+    #: today classic events also carry reportingComponent and reportingInstance (from 1.28).
+    classic_reporting: bool
+
+    @staticmethod
+    def of(minor: int) -> ControllerRules:
+        """The switches of release 1.``minor``."""
+        return ControllerRules(
+            scaling_event_words="to" if minor <= 25 else "to_from" if minor <= 31 else "from_to",
+            logarithmic_scale_down=minor >= 22,
+            pod_deletion_cost=minor >= 22,
+            exact_availability=minor >= 34,
+            daemonset_surge=minor >= 22,
+            daemonset_node_queue=minor >= 32,
+            host_ports_in_templates=minor <= 27,
+            event_name_checked=minor >= 34,
+            series_starts_at_two=minor >= 27,
+            spam_key_has_type=minor >= 23,
+            classic_reporting=minor >= 28,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class KubernetesRules:
     """Switches of one Kubernetes release."""
 
@@ -159,6 +205,7 @@ class KubernetesRules:
     #: ImageLocality counts init containers (from 1.30).
     images_of_init: bool
     scheduler: SchedulerRules
+    controllers: ControllerRules
 
     @staticmethod
     def of(version: str) -> KubernetesRules:
@@ -174,6 +221,7 @@ class KubernetesRules:
             scheduling_gates=minor >= 27,
             images_of_init=minor >= 30,
             scheduler=SchedulerRules.of(minor),
+            controllers=ControllerRules.of(minor),
         )
 
 

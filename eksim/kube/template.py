@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from eksim.kube.quantity_dump import dump_quantity
 from eksim.names import fnv1a_32, hash_from_sum
+from eksim.versions import KubernetesRules
 
 Json = dict[str, Any]
 
@@ -150,14 +151,14 @@ def default_pod_template(template: Json, *, host_ports_in_templates: bool = Fals
     return dict(template)
 
 
-def default_workload(kind: str, spec: Json, minor: int) -> Json:
-    """A copy of a Deployment's, ReplicaSet's or DaemonSet's spec as the API server of release 1.``minor`` stores it.
+def default_workload(kind: str, spec: Json, rules: KubernetesRules) -> Json:
+    """A copy of a Deployment's, ReplicaSet's or DaemonSet's spec as the API server of that release stores it.
 
     Source: kubernetes/pkg/apis/apps/v1/defaults.go, v1.34.1.
     """
     template = spec.get("template") or {}
     spec = _copy({key: value for key, value in spec.items() if key != "template"})
-    spec["template"] = default_pod_template(template, host_ports_in_templates=minor <= 27)
+    spec["template"] = default_pod_template(template, host_ports_in_templates=rules.controllers.host_ports_in_templates)
     if kind == "Deployment":
         _default(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600)
         strategy = spec.setdefault("strategy", {})

@@ -10,6 +10,7 @@ import pytest
 from eksim.kube.quantity_dump import canonical, dump_quantity
 from eksim.kube.template import default_pod_template, default_workload, dump_template, sum_template, template_hash
 from eksim.testing.traces import read_recording
+from eksim.versions import KubernetesRules
 
 TABLES = Path(__file__).parents[1] / "recordings" / "controllers" / "tables.json.gz"
 
@@ -92,7 +93,7 @@ def test_pull_policy_follows_the_tag(image: str, policy: str) -> None:
 def test_host_network_opens_host_ports_in_templates_only_up_to_1_27() -> None:
     spec = {"selector": {}, "template": nginx("nginx:alpine", hostNetwork=True)}
     for minor, port in ((27, 80), (28, None)):
-        container = default_workload("DaemonSet", spec, minor)["template"]["spec"]["containers"][0]
+        container = default_workload("DaemonSet", spec, KubernetesRules.of(f"1.{minor}"))["template"]["spec"]["containers"][0]
         assert container["ports"][0].get("hostPort") == port
 
 
