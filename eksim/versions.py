@@ -230,11 +230,116 @@ class CniRules:
     """Switches of one release of the VPC CNI."""
 
     version: tuple[int, int, int]
+    #: from 1.9.0: ENABLE_PREFIX_DELEGATION and WARM_PREFIX_TARGET.
+    prefix_delegation: bool
+    #: from 1.8.0: with IP targets an ENI is filled up to the target only; before, wholly.
+    assigns_to_target: bool
+    #: up to 1.12: the start fills one ENI whether the pool is low or not, and never attaches one; from 1.13.0: one
+    #: ordinary increase step if the pool is low.
+    start_fills_one_eni: bool
+    #: 1.9.0 to 1.16.2: nothing is added while no prefix is short of WARM_PREFIX_TARGET (so never with target 0).
+    warm_prefix_gates_growth: bool
+    #: up to 1.12: a failed Assign is followed by a new ENI in the same turn.
+    failed_assign_tries_eni: bool
+    #: EC2's codes that pause all growth for 120 s; none up to 1.9.0, only InsufficientCidrBlocks up to 1.10.
+    pausing_codes: tuple[str, ...]
+    #: from 1.16.3: growth stops once the pool holds max-pods addresses.
+    max_pods_stops_growth: bool
+    #: from 1.12.6: a cordoned node adds nothing and frees no ENI.
+    cordon_stops_growth: bool
+    #: from 1.15.4: an ENI is created with its addresses; before, they are assigned after the attach.
+    eni_created_with_addresses: bool
+    #: from 1.11.4: the wait for metadata wants no more than an ENI can have.
+    wait_capped: bool
+    #: from 1.18.3: every ENI with room is tried, and EC2's answer to Assign is believed; before, one ENI, and a
+    #: DescribeNetworkInterfaces after each Assign.
+    tries_every_eni: bool
+    #: from 1.15.0: IP_COOLDOWN_PERIOD; before, 30 s.
+    cooldown_setting: bool
+    #: up to 1.19: a decrease takes its marks when it begins.
+    decrease_marks_at_begin: bool
+    #: up to 1.10: a reconcile takes its mark when it begins.
+    reconcile_marks_at_begin: bool
+    #: how much a decrease gives back: "recomputed" per ENI (up to 1.8), "each" ENI up to the whole surplus (to 1.12),
+    #: the surplus in "total" (from 1.13.0).
+    decrease_amount: str
+    #: 1.9.0 to 1.12: the walk of a decrease ends at the first ENI with nothing to give.
+    decrease_ends_at_full_eni: bool
+    #: up to 1.8: addresses given back are kept from reconcile from after the EC2 call on; else before it.
+    reconcile_cache_after_call: bool
+    #: from 1.18.4: reconcile compares the sets of addresses; before, only how many.
+    reconcile_compares_sets: bool
+    #: from 1.12.0: the checkpoint file tells what is assigned; before, the container runtime's sandboxes.
+    checkpoint_file: bool
+    #: 1.9.0 to 1.19: DEL of a leftover secondary address in prefix mode gives back all unused ones of its ENI.
+    del_returns_leftover_addresses: bool
+    #: "first" (up to 1.7.9: before all else, and a failure fails the start), "last" (to 1.14), "before-growth".
+    security_group_refresh: str
+    #: from 1.8.0: tags come with the creation of an ENI, and are mended at start and reconcile; before, tagged after
+    #: the attach.
+    tags_at_creation: bool
+    #: from 1.18.0: ENABLE_SUBNET_DISCOVERY.
+    subnet_discovery: bool
+    #: from 1.22.0: tags exclude subnets, ENIs in them are marked, cluster tags count.
+    subnet_exclusion: bool
+    #: from 1.10.0: MANAGE_UNTAGGED_ENI, and no_manage with another value than true manages.
+    manage_untagged: bool
+    #: from 1.20.4: a slot is kept for a trunk only on types that can have one.
+    trunk_slot_by_type: bool
+    #: from 1.23.0: the plugin talks to ipamd over a unix socket.
+    unix_socket: bool
+    #: "v1" (up to 1.19) or "v2": how the SDK words an API error, and retries it.
+    sdk: str
+    #: retries of the SDK after a refused call: 15 (ec2wrapper), 10, then the SDK v2's 3 tries.
+    sdk_retries: int
+    #: error text of an assignment that finds nothing.
+    no_address_text: str
 
     @staticmethod
     def of(version: str) -> CniRules:
         """The switches of the release ``version`` (v1.7.5 … v1.23.1)."""
-        return CniRules(version=parse_version(version))
+        v = parse_version(version)
+        return CniRules(
+            version=v,
+            prefix_delegation=v >= (1, 9, 0),
+            assigns_to_target=v >= (1, 8, 0),
+            start_fills_one_eni=v < (1, 13, 0),
+            warm_prefix_gates_growth=(1, 9, 0) <= v < (1, 16, 3),
+            failed_assign_tries_eni=v < (1, 13, 0),
+            pausing_codes=()
+            if v < (1, 9, 1)
+            else ("InsufficientCidrBlocks",)
+            if v < (1, 11, 0)
+            else ("InsufficientCidrBlocks", "InsufficientFreeAddressesInSubnet"),
+            max_pods_stops_growth=v >= (1, 16, 3),
+            cordon_stops_growth=v >= (1, 12, 6),
+            eni_created_with_addresses=v >= (1, 15, 4),
+            wait_capped=v >= (1, 11, 4),
+            tries_every_eni=v >= (1, 18, 3),
+            cooldown_setting=v >= (1, 15, 0),
+            decrease_marks_at_begin=v < (1, 20, 0),
+            reconcile_marks_at_begin=v < (1, 11, 0),
+            decrease_amount="recomputed" if v < (1, 9, 0) else "each" if v < (1, 13, 0) else "total",
+            decrease_ends_at_full_eni=(1, 9, 0) <= v < (1, 13, 0),
+            reconcile_cache_after_call=v < (1, 9, 0),
+            reconcile_compares_sets=v >= (1, 18, 4),
+            checkpoint_file=v >= (1, 12, 0),
+            del_returns_leftover_addresses=(1, 9, 0) <= v < (1, 20, 0),
+            security_group_refresh="first" if v < (1, 7, 10) else "last" if v < (1, 15, 0) else "before-growth",
+            tags_at_creation=v >= (1, 8, 0),
+            subnet_discovery=v >= (1, 18, 0),
+            subnet_exclusion=v >= (1, 22, 0),
+            manage_untagged=v >= (1, 10, 0),
+            trunk_slot_by_type=v >= (1, 20, 4),
+            unix_socket=v >= (1, 23, 0),
+            sdk="v1" if v < (1, 20, 0) else "v2",
+            sdk_retries=15 if v < (1, 8, 0) else 10 if v < (1, 20, 0) else 2,
+            no_address_text="assignPodIPv4AddressUnsafe: no available IP addresses"
+            if v < (1, 9, 0)
+            else "assignPodIPv4AddressUnsafe: no available IP/Prefix addresses"
+            if v < (1, 10, 0)
+            else "AssignPodIPAddress: no available IP/Prefix addresses",
+        )
 
 
 @dataclass(frozen=True, slots=True)
