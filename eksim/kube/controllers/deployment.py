@@ -1,0 +1,758 @@
+"""The Deployment controller: ReplicaSets from templates, their sizes, and what the Deployment says of itself.
+
+Mimics kube-controller-manager's deployment controller in the order of its syncs: pausing, scaling in proportion, rolling
+update or recreation, history, conditions and the progress deadline, with the conflicts that its second status write of
+a sync meets. Left out: the rollback annotation of extensions/v1beta1. Called by its work queue.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eksim.engine.clock import CONTROLLER, Clock
+from eksim.errors import Refused
+from eksim.kube.controllers.base import ApiClient, ControllerSettings, SyncFailed, WorkQueue
+from eksim.kube.controllers.deployment_rules import (
+    DESIRED_REPLICAS,
+    HASH_LABEL,
+    MAX_REPLICAS,
+    REVISION,
+    deployment_condition,
+    get_condition,
+    int_annotation,
+    new_replica_set_annotations,
+    new_rs_new_replicas,
+    replica_set_fraction,
+    replica_set_proportion,
+    revision_of,
+    scaling_message,
+    set_deployment_condition,
+    without_condition,
+)
+from eksim.kube.controllers.deployment_views import DeploymentSpec, DeploymentView, ReplicaSetView
+from eksim.kube.controllers.informers import Informers, Templates
+from eksim.parts import EventRecorder
+from eksim.state.objects import ApiObject, Owner, Pod
+from eksim.state.store import CONFLICT, Store
+from eksim.versions import ControllerRules
+
+Json = dict[str, Any]
+KIND = "Deployment"
+MAX_RETRIES = 15
+
+
+class DeploymentController:
+    """One object for all Deployments."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        store: Store,
+        informers: Informers,
+        templates: Templates,
+        client: ApiClient,
+        recorder: EventRecorder,
+        rules: ControllerRules,
+        settings: ControllerSettings,
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._informers = informers
+        self._templates = templates
+        self._client = client
+        self._recorder = recorder
+        self._rules = rules
+        self.queue = WorkQueue(clock, self._process, settings.deployment_workers)
+        self._specs: dict[str, DeploymentSpec] = {}
+        self._views: dict[str, ReplicaSetView] = {}
+        informers.object_handlers.setdefault(KIND, []).append(self)
+        informers.object_handlers.setdefault("ReplicaSet", []).append(_ReplicaSets(self))
+        informers.pod_deleted_handlers.append(self._pod_deleted)
+
+    def start(self) -> None:
+        """Take up the Deployments that are there."""
+        for obj in list(self._store.list(KIND)):
+            self.queue.add(obj.key)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a key is at hand."""
+        return self.queue.busy
+
+    # -- what wakes it ----------------------------------------------------------------------------------------------
+
+    def object_added(self, obj: ApiObject) -> None:
+        """addDeployment."""
+        self.queue.add(obj.key)
+
+    def object_updated(self, obj: ApiObject, old: ApiObject) -> None:
+        """updateDeployment."""
+        self.queue.add(obj.key)
+
+    def object_deleted(self, obj: ApiObject) -> None:
+        """deleteDeployment."""
+        self._specs.pop(obj.key, None)
+        self.queue.add(obj.key)
+
+    def replica_set_changed(self, rs: ApiObject, old: ApiObject | None) -> None:
+        """addReplicaSet, updateReplicaSet, deleteReplicaSet."""
+        former = old.owner if old is not None else None
+        if former is not None and former is not rs.owner:
+            deployment = self._informers.owner_of(former, KIND, rs.namespace)
+            if deployment is not None:
+                self.queue.add(deployment.key)
+        if rs.owner is not None:
+            deployment = self._informers.owner_of(rs.owner, KIND, rs.namespace)
+            if deployment is not None:
+                self.queue.add(deployment.key)
+        elif old is None or old.labels != rs.labels or former is not None:
+            for obj in self._store.list(KIND, rs.namespace):
+                if self._spec_of(obj).selects(rs.labels):
+                    self.queue.add(obj.key)
+
+    def _pod_deleted(self, pod: Pod) -> None:
+        """A Deployment that recreates is woken when its last pod is gone.
+
+        Source: kubernetes/pkg/controller/deployment/deployment_controller.go:deletePod, v1.34.1.
+        """
+        rs = self._informers.owner_of(pod.owner, "ReplicaSet", pod.namespace)
+        deployment = self._informers.owner_of(rs.owner, KIND, pod.namespace) if rs is not None else None
+        if deployment is None or self._spec_of(deployment).rolling:
+            return
+        for replica_set in self._informers.owned_by("ReplicaSet", deployment.uid):
+            if self._informers.pods_of.get(replica_set.uid):
+                return
+        self.queue.add(deployment.key)
+
+    # -- the sync ---------------------------------------------------------------------------------------------------
+
+    def _process(self, key: str) -> None:
+        debt = self._client.bucket.debt()
+        if debt > 0:
+            self._clock.call_after(debt, CONTROLLER, self._process, key)
+            return
+        obj = self._store.get(KIND, key)
+        try:
+            if obj is not None:
+                self._sync(obj)
+        except SyncFailed:
+            if self.queue.requeues(key) < MAX_RETRIES:
+                self.queue.add_rate_limited(key)
+            else:
+                self.queue.forget(key)
+        else:
+            self.queue.forget(key)
+        self.queue.done(key)
+
+    def _sync(self, obj: ApiObject) -> None:
+        """Source: kubernetes/pkg/controller/deployment/deployment_controller.go:syncDeployment, v1.34.1."""
+        d = DeploymentView(obj, self._spec_of(obj))
+        replica_sets = self._claim_replica_sets(d)
+        if obj.deletion_s is not None:
+            new, old = self._split(d, replica_sets, create=False)
+            self._sync_deployment_status(d, new, old)
+            return
+        self._check_paused(d)
+        if d.spec.paused:
+            self._sync_scale(d, replica_sets)
+            return
+        new, old = self._split(d, replica_sets, create=False)
+        if self._is_scaling_event(d, new, old):
+            self._sync_scale(d, replica_sets)
+        elif d.spec.rolling:
+            self._rollout_rolling(d, replica_sets)
+        else:
+            self._rollout_recreate(d, replica_sets)
+
+    def _spec_of(self, obj: ApiObject) -> DeploymentSpec:
+        spec = self._specs.get(obj.key)
+        if spec is None or spec.source is not obj.spec:
+            spec = self._specs[obj.key] = DeploymentSpec(obj.spec, self._templates)
+        return spec
+
+    def _view(self, rs: ApiObject) -> ReplicaSetView:
+        """The ReplicaSet as read now; it does not change with what this sync writes."""
+        view = self._views.get(rs.uid)
+        if view is None or view.version != rs.resource_version:
+            view = self._views[rs.uid] = ReplicaSetView(rs)
+        return view
+
+    def forget_view(self, rs: ApiObject) -> None:
+        """The ReplicaSet is gone."""
+        self._views.pop(rs.uid, None)
+
+    def _claim_replica_sets(self, d: DeploymentView) -> list[ReplicaSetView]:
+        """The Deployment's ReplicaSets as they are now, oldest first; orphans that match are adopted, others released.
+
+        The sync goes on with what it read here: a ReplicaSet that it writes twice answers with a conflict.
+
+        Source: kubernetes/pkg/controller/deployment/deployment_controller.go:getReplicaSetsForDeployment, v1.34.1.
+        """
+        obj = d.obj
+        views = []
+        for rs in self._informers.owned_by("ReplicaSet", obj.uid):
+            if d.spec.selects(rs.labels):
+                views.append(self._view(rs))
+            elif obj.deletion_s is None:
+                self._store.update_object(rs, owner=None)
+        orphans = self._informers.orphan_objects.get("ReplicaSet")
+        if orphans and obj.deletion_s is None:
+            for rs in list(orphans.values()):
+                if rs.namespace == obj.namespace and rs.deletion_s is None and d.spec.selects(rs.labels):
+                    views.append(self._view(rs))
+                    self._store.update_object(rs, owner=Owner(KIND, obj.name, obj.uid, obj.api_version))
+        if len(views) > 1:
+            views.sort(key=ReplicaSetView.by_creation)
+        return views
+
+    # -- the new ReplicaSet -------------------------------------------------------------------------------------------
+
+    def _split(
+        self, d: DeploymentView, replica_sets: list[ReplicaSetView], *, create: bool
+    ) -> tuple[ReplicaSetView | None, list[ReplicaSetView]]:
+        """(the new ReplicaSet, the old ones); brings annotations and revision of the new one up to date.
+
+        Source: kubernetes/pkg/controller/deployment/sync.go:getAllReplicaSetsAndSyncRevision, v1.34.1.
+        """
+        found: ReplicaSetView | None = None
+        for rs in replica_sets:
+            if self._templates.equal_ignore_hash(rs.template, d.spec.template):
+                found = rs
+                break
+        old = [rs for rs in replica_sets if rs is not found]
+        return self._get_new_replica_set(d, found, old, create), old
+
+    def _get_new_replica_set(
+        self, d: DeploymentView, found: ReplicaSetView | None, old: list[ReplicaSetView], create: bool
+    ) -> ReplicaSetView | None:
+        """Source: kubernetes/pkg/controller/deployment/sync.go:getNewReplicaSet, v1.34.1."""
+        revision = max([0, *(revision_of(rs.annotations) for rs in old)]) + 1
+        spec = d.spec
+        if found is not None:
+            annotations = new_replica_set_annotations(d.annotations, found.annotations, revision)
+            min_ready_differs = found.min_ready_s != spec.min_ready_s
+            if annotations is not None or min_ready_differs:
+                return self._update_replica_set(
+                    found,
+                    annotations if annotations is not None else found.annotations,
+                    {**found.spec, "minReadySeconds": spec.min_ready_s} if min_ready_differs else found.spec,
+                )
+            needs_update = self._set_revision(d, found.annotations.get(REVISION, ""))
+            if spec.deadline_s is not None and get_condition(d.conditions, "Progressing") is None:
+                self._set_condition(d, "True", "FoundNewReplicaSet", f'Found new replica set "{found.name}"')
+                needs_update = True
+            if needs_update:
+                self._write(d)
+            return found
+        if not create:
+            return None
+        return self._create_replica_set(d, old, revision)
+
+    def _create_replica_set(self, d: DeploymentView, old: list[ReplicaSetView], revision: int) -> ReplicaSetView:
+        spec, obj = d.spec, d.obj
+        hash_ = self._templates.sum(spec.template).hash(d.collision_count)
+        metadata = spec.template.get("metadata") or {}
+        labels = {**(metadata.get("labels") or {}), HASH_LABEL: hash_}
+        selector = spec.selector_manifest
+        size = (
+            new_rs_new_replicas(spec.replicas, spec.surge, sum(rs.replicas for rs in old), 0)
+            if spec.rolling
+            else spec.replicas
+        )
+        annotations = new_replica_set_annotations(d.annotations, {}, revision) or {}
+        annotations[DESIRED_REPLICAS] = str(spec.replicas)
+        annotations[MAX_REPLICAS] = str(spec.replicas + spec.surge)
+        rs_spec: Json = {
+            "replicas": size,
+            "selector": {**selector, "matchLabels": {**(selector.get("matchLabels") or {}), HASH_LABEL: hash_}},
+            "template": {**spec.template, "metadata": {**metadata, "labels": labels}},
+        }
+        if spec.min_ready_s:
+            rs_spec["minReadySeconds"] = spec.min_ready_s
+        made = ApiObject(
+            "ReplicaSet",
+            obj.namespace,
+            f"{obj.name}-{hash_}",
+            rs_spec,
+            labels=labels,
+            annotations=annotations,
+            owner=Owner(KIND, obj.name, obj.uid, obj.api_version),
+        )
+        created = self._client.create_object(made)
+        existed = False
+        if isinstance(created, Refused):
+            existing = self._store.get("ReplicaSet", made.key)
+            if created.code == "AlreadyExists" and existing is not None:
+                owner = existing.owner
+                if not (
+                    owner is not None
+                    and owner.uid == obj.uid
+                    and self._templates.equal_ignore_hash(spec.template, existing.spec.get("template") or {})
+                ):
+                    # a foreign one has the name: the next sync tries another hash
+                    d.collision_count = (d.collision_count or 0) + 1
+                    self._try_write(d)
+                    raise SyncFailed(created)
+                created, existed = existing, True
+            else:
+                message = f'Failed to create new replica set "{made.name}": {created.message}'
+                if spec.deadline_s is not None:
+                    self._set_condition(d, "False", "ReplicaSetCreateError", message)
+                    self._try_write(d)
+                self._recorder.event(obj, "Warning", "ReplicaSetCreateError", message)
+                raise SyncFailed(created)
+        if not existed and size > 0:
+            text = scaling_message(self._rules.scaling_event_words, True, created.name, 0, size, created=True)
+            self._recorder.event(obj, "Normal", "ScalingReplicaSet", text)
+        needs_update = self._set_revision(d, str(revision))
+        if not existed and spec.deadline_s is not None:
+            self._set_condition(d, "True", "NewReplicaSetCreated", f'Created new replica set "{created.name}"')
+            needs_update = True
+        view = self._view(created)
+        if needs_update:
+            self._write(d)
+        return view
+
+    def _set_revision(self, d: DeploymentView, revision: str) -> bool:
+        if d.annotations.get(REVISION) == revision:
+            return False
+        d.annotations = {**d.annotations, REVISION: revision}
+        return True
+
+    def _update_replica_set(self, rs: ReplicaSetView, annotations: dict[str, str], spec: Json) -> ReplicaSetView:
+        """PUT of a ReplicaSet as read, with other annotations and spec."""
+        self._client.bucket.reserve()
+        refused = self._store.update_object(
+            rs.obj,
+            expected_version=rs.version,
+            bump_generation=spec != rs.spec,
+            annotations=annotations,
+            spec=spec,
+        )
+        if refused is not None:
+            raise SyncFailed(refused)
+        return self._view(rs.obj)
+
+    # -- scaling ------------------------------------------------------------------------------------------------------
+
+    def _is_scaling_event(
+        self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]
+    ) -> bool:
+        """Source: kubernetes/pkg/controller/deployment/sync.go:isScalingEvent, v1.34.1."""
+        desired = d.spec.replicas
+        for rs in (*old, new) if new is not None else old:
+            if rs.replicas > 0:
+                annotated = int_annotation(rs.annotations, DESIRED_REPLICAS)
+                if annotated is not None and annotated != desired:
+                    return True
+        return False
+
+    def _sync_scale(self, d: DeploymentView, replica_sets: list[ReplicaSetView]) -> None:
+        """Source: kubernetes/pkg/controller/deployment/sync.go:sync, v1.34.1."""
+        new, old = self._split(d, replica_sets, create=False)
+        self._scale(d, new, old)
+        if d.spec.paused:
+            self._cleanup(d, old)
+        self._sync_deployment_status(d, new, old)
+
+    def _scale(self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]) -> None:
+        """Source: kubernetes/pkg/controller/deployment/sync.go:scale, v1.34.1."""
+        spec = d.spec
+        active = [rs for rs in (*reversed(old), new) if rs is not None and rs.replicas > 0]
+        if len(active) <= 1:
+            only = active[0] if active else new if new is not None else old[-1] if old else None
+            if only is not None and only.replicas != spec.replicas:
+                self._scale_replica_set(d, only, spec.replicas)
+            return
+        if new is not None and self._is_saturated(d, new):
+            for rs in reversed(old):
+                if rs.replicas > 0:
+                    self._scale_replica_set(d, rs, 0)
+            return
+        if not spec.rolling:
+            return
+        allowed = spec.replicas + spec.surge if spec.replicas > 0 else 0
+        to_add = allowed - sum(rs.replicas for rs in active)
+        if to_add != 0:
+            active.sort(key=ReplicaSetView.by_creation, reverse=to_add > 0)
+            active.sort(key=lambda rs: -rs.replicas)
+        added = 0
+        sizes = []
+        for rs in active:
+            proportion = 0
+            if to_add != 0:
+                annotated = int_annotation(rs.annotations, MAX_REPLICAS)
+                fraction = replica_set_fraction(
+                    rs.replicas, spec.replicas, spec.surge, annotated, d.status.get("replicas", 0)
+                )
+                proportion = replica_set_proportion(rs.replicas, fraction, to_add, added)
+                added += proportion
+            sizes.append(rs.replicas + proportion)
+        if to_add != 0:
+            sizes[0] = max(0, sizes[0] + to_add - added)
+        for rs, size in zip(active, sizes, strict=True):
+            self._scale_replica_set(d, rs, size, up=to_add > 0)
+
+    def _is_saturated(self, d: DeploymentView, rs: ReplicaSetView) -> bool:
+        """Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:IsSaturated, v1.34.1."""
+        desired = d.spec.replicas
+        annotated = int_annotation(rs.annotations, DESIRED_REPLICAS)
+        return rs.replicas == annotated == rs.available == desired
+
+    def _scale_replica_set(
+        self, d: DeploymentView, rs: ReplicaSetView, size: int, up: bool | None = None
+    ) -> ReplicaSetView:
+        """Write size and annotations, if they differ.
+
+        Source: kubernetes/pkg/controller/deployment/sync.go:scaleReplicaSet, v1.34.1.
+        """
+        spec = d.spec
+        desired, most = str(spec.replicas), str(spec.replicas + spec.surge)
+        annotations = rs.annotations
+        resized = rs.replicas != size
+        if not resized and annotations.get(DESIRED_REPLICAS) == desired and annotations.get(MAX_REPLICAS) == most:
+            return rs
+        annotations = {**annotations, DESIRED_REPLICAS: desired, MAX_REPLICAS: most}
+        updated = self._update_replica_set(rs, annotations, {**rs.spec, "replicas": size} if resized else rs.spec)
+        if resized:
+            growing = size > rs.replicas if up is None else up
+            text = scaling_message(self._rules.scaling_event_words, growing, rs.name, rs.replicas, size)
+            self._recorder.event(d.obj, "Normal", "ScalingReplicaSet", text)
+        return updated
+
+    # -- rolling update -------------------------------------------------------------------------------------------------
+
+    def _rollout_rolling(self, d: DeploymentView, replica_sets: list[ReplicaSetView]) -> None:
+        """Source: kubernetes/pkg/controller/deployment/rolling.go:rolloutRolling, v1.34.1."""
+        new, old = self._split(d, replica_sets, create=True)
+        assert new is not None
+        if (
+            not self._reconcile_new_replica_set(d, new, old)
+            and not self._reconcile_old_replica_sets(d, new, old)
+            and self._is_complete(d, d.status)
+        ):
+            self._cleanup(d, old)
+        self._sync_rollout_status(d, new, old)
+
+    def _reconcile_new_replica_set(self, d: DeploymentView, new: ReplicaSetView, old: list[ReplicaSetView]) -> bool:
+        """Source: kubernetes/pkg/controller/deployment/rolling.go:reconcileNewReplicaSet, v1.34.1."""
+        spec = d.spec
+        if new.replicas == spec.replicas:
+            return False
+        size = spec.replicas
+        if new.replicas < size:
+            total = new.replicas + sum(rs.replicas for rs in old)
+            size = new_rs_new_replicas(spec.replicas, spec.surge, total, new.replicas)
+        if size == new.replicas:
+            return False
+        self._scale_replica_set(d, new, size)
+        return True
+
+    def _reconcile_old_replica_sets(self, d: DeploymentView, new: ReplicaSetView, old: list[ReplicaSetView]) -> bool:
+        """Source: kubernetes/pkg/controller/deployment/rolling.go:reconcileOldReplicaSets, v1.34.1."""
+        active = [rs for rs in old if rs.replicas > 0]
+        if not active:
+            return False
+        min_available = d.spec.replicas - d.spec.max_unavailable
+        total = new.replicas + sum(rs.replicas for rs in active)
+        budget = total - min_available - (new.replicas - new.available)
+        if budget <= 0:
+            return False
+        cleaned = self._cleanup_unhealthy_replicas(d, active, budget)
+        available = new.available + sum(rs.available for rs in active)
+        to_go = available - min_available
+        for rs in active:
+            if to_go <= 0:
+                break
+            if rs.replicas == 0:
+                continue
+            count = min(rs.replicas, to_go)
+            self._scale_replica_set(d, rs, rs.replicas - count)
+            cleaned += count
+            to_go -= count
+        return cleaned > 0
+
+    def _cleanup_unhealthy_replicas(self, d: DeploymentView, active: list[ReplicaSetView], budget: int) -> int:
+        """Scale down what is not available anyway; ``active`` takes the updated ReplicaSets.
+
+        Source: kubernetes/pkg/controller/deployment/rolling.go:cleanupUnhealthyReplicas, v1.34.1.
+        """
+        done = 0
+        for i, rs in enumerate(active):
+            if done >= budget:
+                break
+            if rs.replicas == rs.available:
+                continue
+            count = min(budget - done, rs.replicas - rs.available)
+            active[i] = self._scale_replica_set(d, rs, rs.replicas - count)
+            done += count
+        return done
+
+    # -- recreation -----------------------------------------------------------------------------------------------------
+
+    def _rollout_recreate(self, d: DeploymentView, replica_sets: list[ReplicaSetView]) -> None:
+        """Source: kubernetes/pkg/controller/deployment/recreate.go:rolloutRecreate, v1.34.1."""
+        new, old = self._split(d, replica_sets, create=False)
+        scaled_down = False
+        for rs in old:
+            if rs.replicas > 0:
+                self._scale_replica_set(d, rs, 0)
+                scaled_down = True
+        if scaled_down or self._old_pods_running(new, old):
+            self._sync_rollout_status(d, new, old)
+            return
+        if new is None:
+            new, old = self._split(d, replica_sets, create=True)
+            assert new is not None
+        if new.replicas != d.spec.replicas:
+            self._scale_replica_set(d, new, d.spec.replicas)
+        if self._is_complete(d, d.status):
+            self._cleanup(d, old)
+        self._sync_rollout_status(d, new, old)
+
+    def _old_pods_running(self, new: ReplicaSetView | None, old: list[ReplicaSetView]) -> bool:
+        """Source: kubernetes/pkg/controller/deployment/recreate.go:oldPodsRunning, v1.34.1."""
+        if any(rs.actual > 0 for rs in old):
+            return True
+        for rs in old:
+            for pod in self._informers.pods_of.get(rs.uid, {}).values():
+                if pod.phase not in ("Failed", "Succeeded"):
+                    return True
+        return False
+
+    # -- status -----------------------------------------------------------------------------------------------------------
+
+    def _check_paused(self, d: DeploymentView) -> None:
+        """Source: kubernetes/pkg/controller/deployment/sync.go:checkPausedConditions, v1.34.1."""
+        if d.spec.deadline_s is None:
+            return
+        condition = get_condition(d.conditions, "Progressing")
+        reason = condition["reason"] if condition is not None else ""
+        if reason == "ProgressDeadlineExceeded":
+            return
+        if d.spec.paused and reason != "DeploymentPaused":
+            self._set_condition(d, "Unknown", "DeploymentPaused", "Deployment is paused")
+        elif not d.spec.paused and reason == "DeploymentPaused":
+            self._set_condition(d, "Unknown", "DeploymentResumed", "Deployment is resumed")
+        else:
+            return
+        self._write(d)
+
+    def _set_condition(self, d: DeploymentView, status: str, reason: str, message: str) -> None:
+        """Set Progressing in this sync's view."""
+        condition = deployment_condition("Progressing", status, reason, message, self._clock.now)
+        d.conditions = set_deployment_condition(d.conditions, condition)
+
+    def _calculate_status(self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]) -> Json:
+        """The status from the ReplicaSets as read at the start; zeros are left out.
+
+        Source: kubernetes/pkg/controller/deployment/sync.go:calculateStatus, v1.34.1.
+        """
+        total = actual = ready = available = 0
+        for rs in (*old, new) if new is not None else old:
+            total += rs.replicas
+            actual += rs.actual
+            ready += rs.ready
+            available += rs.available
+        status: Json = {"observedGeneration": d.obj.generation}
+        if actual:
+            status["replicas"] = actual
+        if new is not None and new.actual:
+            status["updatedReplicas"] = new.actual
+        if ready:
+            status["readyReplicas"] = ready
+        if available:
+            status["availableReplicas"] = available
+        if total > available:
+            status["unavailableReplicas"] = total - available
+        if d.collision_count is not None:
+            status["collisionCount"] = d.collision_count
+        enough = available >= d.spec.replicas - d.spec.max_unavailable
+        current = get_condition(d.conditions, "Available")
+        if current is not None and current["status"] == ("True" if enough else "False"):
+            # the reason goes with the status
+            status["conditions"] = d.conditions
+        else:
+            condition = (
+                deployment_condition(
+                    "Available",
+                    "True",
+                    "MinimumReplicasAvailable",
+                    "Deployment has minimum availability.",
+                    self._clock.now,
+                )
+                if enough
+                else deployment_condition(
+                    "Available",
+                    "False",
+                    "MinimumReplicasUnavailable",
+                    "Deployment does not have minimum availability.",
+                    self._clock.now,
+                )
+            )
+            status["conditions"] = set_deployment_condition(d.conditions, condition)
+        return status
+
+    def _sync_deployment_status(
+        self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]
+    ) -> None:
+        """Source: kubernetes/pkg/controller/deployment/sync.go:syncDeploymentStatus, v1.34.1."""
+        status = self._calculate_status(d, new, old)
+        if status != d.full_status():
+            d.take(status)
+            self._write(d)
+
+    def _is_complete(self, d: DeploymentView, status: Json) -> bool:
+        """Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:DeploymentComplete, v1.34.1."""
+        desired = d.spec.replicas
+        return bool(
+            status.get("updatedReplicas", 0) == desired
+            and status.get("replicas", 0) == desired
+            and status.get("availableReplicas", 0) == desired
+            and status.get("observedGeneration", 0) >= d.obj.generation
+        )
+
+    def _sync_rollout_status(self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]) -> None:
+        """Source: kubernetes/pkg/controller/deployment/progress.go:syncRolloutStatus, v1.34.1."""
+        status = self._calculate_status(d, new, old)
+        conditions: list[Json] = status["conditions"]
+        current = get_condition(d.conditions, "Progressing")
+        if d.spec.deadline_s is None:
+            conditions = without_condition(conditions, "Progressing")
+        elif not (
+            status.get("replicas", 0) == status.get("updatedReplicas", 0)
+            and current is not None
+            and current["reason"] == "NewReplicaSetAvailable"
+        ):
+            subject = f'ReplicaSet "{new.name}"' if new is not None else f'Deployment "{d.obj.name}"'
+            conditions = self._estimate_progress(d, status, conditions, current, subject)
+        failing = [rs.failure for rs in ((new, *old) if new is not None else old) if rs.failure is not None]
+        if failing:
+            conditions = set_deployment_condition(
+                conditions, {**failing[0], "lastUpdateTime": failing[0]["lastTransitionTime"]}
+            )
+        elif get_condition(conditions, "ReplicaFailure") is not None:
+            conditions = without_condition(conditions, "ReplicaFailure")
+        status["conditions"] = conditions
+        if status == d.full_status():
+            self._requeue_stuck(d, status)
+            return
+        d.take(status)
+        self._write(d)
+
+    def _estimate_progress(
+        self, d: DeploymentView, status: Json, conditions: list[Json], current: Json | None, subject: str
+    ) -> list[Json]:
+        now = self._clock.now
+        if self._is_complete(d, status):
+            condition = deployment_condition(
+                "Progressing", "True", "NewReplicaSetAvailable", f"{subject} has successfully progressed.", now
+            )
+            return set_deployment_condition(conditions, condition)
+        if self._is_progressing(d.status, status):
+            condition = deployment_condition(
+                "Progressing", "True", "ReplicaSetUpdated", f"{subject} is progressing.", now
+            )
+            if current is not None:
+                if current["status"] == "True":
+                    condition["lastTransitionTime"] = current["lastTransitionTime"]
+                conditions = without_condition(conditions, "Progressing")
+            return set_deployment_condition(conditions, condition)
+        if self._is_timed_out(d, conditions):
+            condition = deployment_condition(
+                "Progressing", "False", "ProgressDeadlineExceeded", f"{subject} has timed out progressing.", now
+            )
+            return set_deployment_condition(conditions, condition)
+        return conditions
+
+    def _is_progressing(self, before: Json, after: Json) -> bool:
+        """Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:DeploymentProgressing, v1.34.1."""
+        updated_before, updated_after = before.get("updatedReplicas", 0), after.get("updatedReplicas", 0)
+        return bool(
+            updated_after > updated_before
+            or after.get("replicas", 0) - updated_after < before.get("replicas", 0) - updated_before
+            or after.get("readyReplicas", 0) > before.get("readyReplicas", 0)
+            or after.get("availableReplicas", 0) > before.get("availableReplicas", 0)
+        )
+
+    def _is_timed_out(self, d: DeploymentView, conditions: list[Json]) -> bool:
+        """Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:DeploymentTimedOut, v1.34.1."""
+        condition = get_condition(conditions, "Progressing")
+        if condition is None or condition["reason"] == "NewReplicaSetAvailable":
+            return False
+        if condition["reason"] == "ProgressDeadlineExceeded":
+            return True
+        assert d.spec.deadline_s is not None
+        return bool(condition["lastUpdateTime"] + d.spec.deadline_s < self._clock.now)
+
+    def _requeue_stuck(self, d: DeploymentView, status: Json) -> None:
+        """Come back for the progress deadline.
+
+        Source: kubernetes/pkg/controller/deployment/progress.go:requeueStuckDeployment, v1.34.1.
+        """
+        current = get_condition(d.conditions, "Progressing")
+        if d.spec.deadline_s is None or current is None:
+            return
+        if self._is_complete(d, status) or current["reason"] == "ProgressDeadlineExceeded":
+            return
+        after = current["lastUpdateTime"] + d.spec.deadline_s - self._clock.now
+        if after < 1.0:
+            self.queue.add_rate_limited(d.obj.key)
+        else:
+            # a second more, against skewed clocks
+            self.queue.add_after(d.obj.key, after + 1.0)
+
+    def _try_write(self, d: DeploymentView) -> Refused | None:
+        self._client.bucket.reserve()
+        obj = d.obj
+        if d.version != obj.resource_version:
+            return CONFLICT
+        return self._store.update_object(obj, status=d.full_status(), annotations=d.annotations)
+
+    def _write(self, d: DeploymentView) -> None:
+        """PUT deployments/NAME/status with the version read at the start; annotations go with it."""
+        refused = self._try_write(d)
+        if refused is not None:
+            raise SyncFailed(refused)
+
+    # -- history ----------------------------------------------------------------------------------------------------------
+
+    def _cleanup(self, d: DeploymentView, old: list[ReplicaSetView]) -> None:
+        """Delete the oldest revisions beyond revisionHistoryLimit, if they are empty.
+
+        Source: kubernetes/pkg/controller/deployment/sync.go:cleanupDeployment, v1.34.1.
+        """
+        limit = d.spec.history_limit
+        if limit is None:
+            return
+        alive = [rs for rs in old if rs.obj.deletion_s is None]
+        surplus = len(alive) - limit
+        if surplus <= 0:
+            return
+        alive.sort(key=ReplicaSetView.by_creation)
+        alive.sort(key=lambda rs: revision_of(rs.annotations))
+        for rs in alive[:surplus]:
+            if rs.actual or rs.replicas or rs.generation > rs.observed_generation:
+                continue
+            self._client.bucket.reserve()
+            self._store.delete_object(rs.obj)
+
+
+class _ReplicaSets:
+    """Hands ReplicaSets' changes to the Deployment controller."""
+
+    __slots__ = ("_controller",)
+
+    def __init__(self, controller: DeploymentController) -> None:
+        self._controller = controller
+
+    def object_added(self, obj: ApiObject) -> None:
+        self._controller.replica_set_changed(obj, None)
+
+    def object_updated(self, obj: ApiObject, old: ApiObject) -> None:
+        self._controller.replica_set_changed(obj, old)
+
+    def object_deleted(self, obj: ApiObject) -> None:
+        self._controller.forget_view(obj)
+        if obj.owner is not None:
+            self._controller.replica_set_changed(obj, None)
