@@ -9,6 +9,7 @@ import typer
 
 from eksim import __version__
 from eksim.cli import catalog, conformance
+from eksim.cli import run as run_commands
 from eksim.errors import EXIT_INTERRUPTED, EksimError
 
 app = typer.Typer(
@@ -19,6 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("run")(run_commands.run)
+app.command("validate")(run_commands.validate)
+app.command("schema")(run_commands.schema)
 app.command("instance-types")(catalog.instance_types)
 app.command("max-pods")(catalog.max_pods_command)
 app.add_typer(conformance.app, name="conformance")

@@ -30,14 +30,12 @@ ProcessGenerator = Generator[Any, Any, Any]
 class Timer:
     """One armed call of ``fn(*args)`` at ``when``; ``cancel`` makes it do nothing. Made by :meth:`Clock.call_at`."""
 
-    __slots__ = ("args", "callbacks", "fn", "when")
-    _ok = True
+    __slots__ = ("args", "fn", "when")
 
     def __init__(self, when: float, fn: Callable[..., None], args: tuple[Any, ...]) -> None:
         self.when = when
         self.fn: Callable[..., None] | None = fn
         self.args = args
-        self.callbacks: list[Callable[[Any], None]] | None = [_fire]
 
     @property
     def pending(self) -> bool:
@@ -48,39 +46,50 @@ class Timer:
         """Do nothing when due. The heap entry stays until then (it costs one pop)."""
         self.fn = None
 
-
-def _fire(timer: Timer) -> None:
-    fn = timer.fn
-    if fn is not None:
-        timer.fn = None
-        fn(*timer.args)
+    def fire(self) -> None:
+        """Make the call, unless cancelled."""
+        fn = self.fn
+        if fn is not None:
+            self.fn = None
+            fn(*self.args)
 
 
 class Clock:
-    """Simulated time in float seconds since the start of the run; ``env`` is the SimPy environment behind it."""
+    """Simulated time in float seconds since the start of the run; ``env`` is the SimPy environment behind it.
+
+    Two heaps share one order (time, rank, sequence): SimPy's own, for processes, and that of the light timers, whose entries
+    are bare tuples. ``now`` is kept equal in both.
+    """
+
+    __slots__ = ("_queue", "_sequence", "_timers", "env", "now")
 
     def __init__(self) -> None:
         self.env = simpy.Environment()
-        # SimPy has no public way to schedule at an absolute time; its heap of (time, priority, sequence, event) is
-        # the one structure both kinds of event share.
+        #: Seconds since the start of the run; read-only for everybody else.
+        self.now = 0.0
+        # SimPy has no public way to schedule at an absolute time; its heap of (time, priority, sequence, event) is the
+        # structure that its processes wait in, and its counter gives the order within an instant.
         self._queue: Any = self.env._queue
         self._sequence = self.env._eid
+        self._timers: list[tuple[float, int, int, Callable[..., None], tuple[Any, ...]]] = []
 
-    @property
-    def now(self) -> float:
-        """Seconds since the start of the run."""
-        return self.env._now
+    def arm(self, when: float, rank: int, fn: Callable[..., None], *args: Any) -> None:
+        """Call ``fn(*args)`` at the absolute time ``when`` (not before now), in the order of ``rank``; not to be cancelled."""
+        now = self.now
+        heappush(self._timers, (when if when > now else now, rank, next(self._sequence), fn, args))
 
     def call_at(self, when: float, rank: int, fn: Callable[..., None], *args: Any) -> Timer:
-        """Call ``fn(*args)`` at the absolute time ``when`` (not before now), in the order of ``rank``."""
-        now = self.env._now
-        timer = Timer(when if when > now else now, fn, args)
-        heappush(self._queue, (timer.when, rank, next(self._sequence), timer))
+        """Like :meth:`arm`, with a handle that can cancel it."""
+        now = self.now
+        if when < now:
+            when = now
+        timer = Timer(when, fn, args)
+        heappush(self._timers, (when, rank, next(self._sequence), timer.fire, ()))
         return timer
 
     def call_after(self, delay_s: float, rank: int, fn: Callable[..., None], *args: Any) -> Timer:
-        """Call ``fn(*args)`` ``delay_s`` seconds from now."""
-        return self.call_at(self.env._now + delay_s, rank, fn, *args)
+        """Call ``fn(*args)`` ``delay_s`` seconds from now, with a handle that can cancel it."""
+        return self.call_at(self.now + delay_s, rank, fn, *args)
 
     def process(self, generator: ProcessGenerator) -> simpy.Process:
         """Run a generator as a SimPy process; it yields SimPy events (``clock.sleep_until(t)``, other processes)."""
@@ -91,46 +100,57 @@ class Clock:
         event = simpy.Event(self.env)
         event._ok = True
         event._value = None
-        now = self.env._now
-        heappush(self._queue, (when if when > now else now, rank, next(self._sequence), event))
+        heappush(self._queue, (when if when > self.now else self.now, rank, next(self._sequence), event))
         return event
 
     def sleep(self, delay_s: float, rank: int = NETWORK) -> simpy.Event:
         """An event that a process may yield: happens ``delay_s`` seconds from now."""
-        return self.sleep_until(self.env._now + delay_s, rank)
+        return self.sleep_until(self.now + delay_s, rank)
 
     def next_time(self) -> float:
         """Time of the next event; infinity if there is none."""
-        return self._queue[0][0] if self._queue else INFINITY
+        timers = self._timers[0][0] if self._timers else INFINITY
+        return min(timers, self._queue[0][0]) if self._queue else timers
 
     def run_instant(self) -> bool:
         """Run everything at the next instant, what arises there included; False if nothing is left."""
-        if not self._queue:
+        when = self.next_time()
+        if when == INFINITY:
             return False
-        self.run_until(self._queue[0][0])
+        self.run_until(when)
         return True
 
     def run_until(self, when: float) -> None:
         """Run every event up to and including ``when``; then the time is ``when``."""
         queue = self._queue
+        timers = self._timers
         env = self.env
-        while queue and queue[0][0] <= when:
-            item = heappop(queue)
-            event = item[3]
-            env._now = item[0]
-            if type(event) is Timer:
-                fn = event.fn
-                if fn is not None:
-                    event.fn = None
-                    fn(*event.args)
-            else:
-                callbacks, event.callbacks = event.callbacks, None
-                for callback in callbacks:
-                    callback(event)
-                if not event._ok and not hasattr(event, "_defused"):
-                    raise event._value
-        if env._now < when < INFINITY:
-            env._now = when
+        while True:
+            if queue:
+                if timers and timers[0][:3] < queue[0][:3]:
+                    if timers[0][0] > when:
+                        break
+                else:
+                    if queue[0][0] > when:
+                        break
+                    self.now = env._now = queue[0][0]
+                    self._step_simpy()
+                    continue
+            elif not timers or timers[0][0] > when:
+                break
+            item = heappop(timers)
+            self.now = env._now = item[0]
+            item[3](*item[4])
+        if self.now < when < INFINITY:
+            self.now = env._now = when
+
+    def _step_simpy(self) -> None:
+        event = heappop(self._queue)[3]
+        callbacks, event.callbacks = event.callbacks, None
+        for callback in callbacks:
+            callback(event)
+        if not event._ok and not hasattr(event, "_defused"):
+            raise event._value
 
 
 class Grid:

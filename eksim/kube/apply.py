@@ -89,7 +89,7 @@ class Applier:
         annotations = {k: str(v) for k, v in (metadata.get("annotations") or {}).items()}
         spec: Json = document.get("spec") or {}
         if kind in _WORKLOADS:
-            spec = default_workload(kind, spec, self.rules.minor)
+            spec = default_workload(kind, spec, self.rules)
         if kind in ("PriorityClass", "Namespace"):
             namespace = ""
         extra = {k: v for k, v in document.items() if k not in ("apiVersion", "kind", "metadata", "spec", "status")}

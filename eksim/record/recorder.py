@@ -19,25 +19,31 @@ from eksim.state.store import Store
 SPILL_ROWS = 4096
 
 
+class _Codes(dict[str, int]):
+    """text → code; an unknown text gets the next one."""
+
+    def __missing__(self, text: str) -> int:
+        code = self[text] = len(self)
+        return code
+
+
 class TextColumn:
     """Texts as codes into a list of the different ones, in order of first appearance."""
 
-    __slots__ = ("_code_of", "codes", "texts")
+    __slots__ = ("_code_of", "codes")
 
     def __init__(self) -> None:
         self.codes = array("i")
-        self.texts: list[str] = []
-        self._code_of: dict[str, int] = {}
+        self._code_of = _Codes()
 
     def extend(self, values: tuple[str, ...]) -> None:
         """Append values."""
-        code_of, texts, append = self._code_of, self.texts, self.codes.append
-        for value in values:
-            code = code_of.get(value)
-            if code is None:
-                code = code_of[value] = len(texts)
-                texts.append(value)
-            append(code)
+        self.codes.extend(map(self._code_of.__getitem__, values))
+
+    @property
+    def texts(self) -> list[str]:
+        """The different texts, by code."""
+        return list(self._code_of)
 
     def values(self) -> list[str]:
         """All values as texts."""
@@ -46,13 +52,15 @@ class TextColumn:
 
 
 class Table:
-    """One table under construction: ``rows.append(tuple)``, then ``columns()``."""
+    """One table under construction: ``append(tuple)`` row by row, ``spill`` now and then, then ``columns``."""
 
-    __slots__ = ("columns", "name", "rows")
+    __slots__ = ("append", "columns", "name", "rows")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.rows: list[tuple[Any, ...]] = []
+        #: adds a row; the list stays the same object, so this may be kept
+        self.append = self.rows.append
         self.columns: dict[str, Any] = {
             c.name: TextColumn() if c.kind == "s" else array("q" if c.kind == "i" else "d") for c in TABLES[name]
         }
@@ -65,8 +73,8 @@ class Table:
             self.rows.clear()
 
     def add(self, row: tuple[Any, ...]) -> None:
-        """Append one row."""
-        self.rows.append(row)
+        """Append one row, spilling when there are many."""
+        self.append(row)
         if len(self.rows) >= SPILL_ROWS:
             self.spill()
 
@@ -255,7 +263,7 @@ class Recorder:
         if more:
             everything = sorted([*(r for rows in by_node.values() for r in rows), *more], key=lambda r: r[0])
             fresh = Table("addresses")
-            fresh.rows = everything
+            fresh.rows.extend(everything)
             fresh.spill()
             self.tables["addresses"] = fresh
             assert list(fresh.columns) == names

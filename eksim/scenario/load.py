@@ -147,7 +147,7 @@ def _in_data(loc: tuple[str | int, ...], data: Any) -> Path_:
         else:
             found = isinstance(data, list) and isinstance(part, int) and part < len(data)
         if found:
-            data = data[part]  # type: ignore[index]
+            data = data[part]
             path.append(part)
     return tuple(path)
 

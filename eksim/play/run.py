@@ -1,0 +1,214 @@
+"""Build, play, record, finish: the way of every run, from the command line, a sweep or a notebook.
+
+Ctrl-C (:class:`KeyboardInterrupt`) keeps what is whole: the result is marked incomplete.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from eksim import __version__
+from eksim.cluster import Cluster, build
+from eksim.engine.calm import calm_gc
+from eksim.engine.clock import INFINITY
+from eksim.errors import InputError
+from eksim.play.expect import check, pod_counts
+from eksim.play.steps import Player
+from eksim.record.result import Result
+from eksim.scenario.load import LoadedScenario, load_scenario
+from eksim.scenario.schema import Expectation, Step
+from eksim.views.explain import explain
+
+#: The longest a run goes on after its last step while waiting to settle, in simulated seconds.
+SETTLE_LIMIT_S = 3600.0
+
+Progress = Callable[[float, dict[str, int]], None]
+
+
+def run(
+    path: Path | str | LoadedScenario,
+    *,
+    seed: int | None = None,
+    results: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run a scenario file and return its :class:`Result`.
+
+    ``seed``: instead of the scenario's; ``results``: a directory to write to (none: nothing is written); ``progress`` is
+    called with (simulated seconds, pods by phase) after each instant. Raises InputError.
+    """
+    loaded = path if isinstance(path, LoadedScenario) else load_scenario(path)
+    chosen = loaded.scenario.seed if seed is None else seed
+    result = play(loaded, chosen, progress)
+    if results is not None:
+        result.save(results)
+    return result
+
+
+def play(loaded: LoadedScenario, seed: int, progress: Progress | None = None) -> Result:
+    """Play a loaded scenario to its end; nothing is written."""
+    with calm_gc():
+        return _play(loaded, seed, progress)
+
+
+def _play(loaded: LoadedScenario, seed: int, progress: Progress | None) -> Result:
+    cluster = build(loaded, seed)
+    player = Player(cluster, loaded)
+    pending = sorted(
+        ((e.at, i, e) for i, e in enumerate(loaded.scenario.expect) if not isinstance(e.at, str)), key=lambda p: p[:2]
+    )
+    stage = _Stage(cluster, player, [(float(at), i, e) for at, i, e in pending], progress)
+    complete = True
+    try:
+        for index, step in enumerate(loaded.scenario.steps):
+            stage.reach(step, index)
+            player.act(index, step)
+        if loaded.scenario.run_for is not None:
+            stage.advance_to(loaded.scenario.run_for)
+        else:
+            stage.settle(SETTLE_LIMIT_S)
+            if stage.pending:
+                stage.advance_to(stage.pending[-1][0])
+        for i, expectation in enumerate(loaded.scenario.expect):
+            if expectation.at == "end":
+                player.failures += check(cluster, expectation, f"expect[{i}]")
+    except KeyboardInterrupt:
+        complete = False
+    return _finish(cluster, player, loaded, seed, complete)
+
+
+class _Stage:
+    """Moves the clock to where the next step wants it, judging timed expectations on the way."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        player: Player,
+        pending: list[tuple[float, int, Expectation]],
+        progress: Progress | None,
+    ) -> None:
+        self.cluster = cluster
+        self.player = player
+        self.pending = pending
+        self.progress = progress
+
+    def reach(self, step: Step, index: int) -> None:
+        """Wait as the step says."""
+        if step.at is not None:
+            self.advance_to(step.at)
+        if step.until is not None:
+            self._until(step, index)
+        if step.after is not None:
+            self.advance_to(self.cluster.clock.now + step.after)
+
+    def advance_to(self, when: float) -> None:
+        """Run everything up to and including ``when``."""
+        clock = self.cluster.clock
+        while self.pending and self.pending[0][0] <= when:
+            at, i, expectation = self.pending.pop(0)
+            self._run_to(at)
+            self.player.failures += check(self.cluster, expectation, f"expect[{i}] at {at:g} s")
+        if when > clock.now or clock.next_time() <= when:
+            self._run_to(when)
+
+    def _run_to(self, when: float) -> None:
+        clock = self.cluster.clock
+        if self.progress is None:
+            clock.run_until(when)
+            return
+        while clock.next_time() <= when:
+            clock.run_instant()
+            self.progress(clock.now, pod_counts(self.cluster))
+        clock.run_until(when)
+
+    def _wait_for(self, condition: Callable[[], bool], limit_s: float) -> bool:
+        """Advance instant by instant until the condition holds; False if it does not within the limit."""
+        clock = self.cluster.clock
+        deadline = clock.now + limit_s
+        self.advance_to(clock.now)
+        while not condition():
+            upcoming = clock.next_time()
+            if upcoming > deadline or upcoming == INFINITY:
+                return False
+            self.advance_to(upcoming)
+        return True
+
+    def _until(self, step: Step, index: int) -> None:
+        assert step.until is not None
+        condition = self.cluster.condition(step.until)
+        if not self._wait_for(condition, step.timeout):
+            raise InputError(
+                f"steps[{index}]: {step.until!r} did not come about within {step.timeout:g} s of simulated time "
+                f"(now {self.cluster.clock.now:g} s; {_counts_text(pod_counts(self.cluster))})",
+                self.player.loaded.file,
+                expected="a condition that comes about, or a longer timeout",
+            )
+
+    def settle(self, limit_s: float) -> None:
+        """Advance until the cluster is settled, or the limit."""
+        self._wait_for(self.cluster.is_settled, limit_s)
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    return ", ".join(f"{v} {k}" for k, v in counts.items() if v and k[0].isupper())
+
+
+def _finish(cluster: Cluster, player: Player, loaded: LoadedScenario, seed: int, complete: bool) -> Result:
+    counts = pod_counts(cluster)
+    scenario = loaded.scenario
+    tables = cluster.recorder.finish() if cluster.recorder is not None else {}
+    explanation = explain(cluster.snapshot(), cluster.pool_stats, cluster.usage())
+    nodes: list[dict[str, Any]] = []
+    for name, node in cluster.store.nodes.items():
+        enis, total, assigned, cooling = cluster.pool_stats(name)
+        nodes.append(
+            {
+                "node": name,
+                "instance_type": node.facts.get("instance_type"),
+                "pods": sum(
+                    p.phase not in ("Succeeded", "Failed") for p in cluster.store.pods_by_node.get(name, {}).values()
+                ),
+                "max_pods": node.allocatable.get("pods", 0),
+                "devices": cluster.devices_of(name),
+                "enis": enis,
+                "addresses_total": total,
+                "addresses_assigned": assigned,
+                "addresses_cooling": cooling,
+            }
+        )
+    summary: dict[str, Any] = {
+        "scenario": scenario.name,
+        "scenario_hash": loaded.hash,
+        "seed": seed,
+        "versions": {
+            "eksim": __version__,
+            "python": platform.python_version(),
+            "kubernetes": scenario.cluster.kubernetes_version,
+            "vpc_cni": scenario.cluster.vpc_cni.version,
+        },
+        "start": scenario.start,
+        "complete": complete,
+        "end_s": cluster.clock.now,
+        "pods": counts,
+        "nodes": nodes,
+        "cause": explanation.sentence,
+        "bound_by": explanation.bound_by,
+        "pending": explanation.pending,
+        "subnets": {
+            name: {"free": free, "used": used} for name, (_, free, used, _) in cluster.picture().subnets.items()
+        },
+        "rows": {name: _length(table) for name, table in tables.items()},
+        "looks": [{"time_s": k.time_s, "command": k.command, "text": k.text} for k in player.looks],
+        "failures": [
+            {"where": f.where, "what": f.what, "expected": f.expected, "actual": f.actual} for f in player.failures
+        ],
+    }
+    return Result(summary, player.looks, player.failures, tables)
+
+
+def _length(table: Any) -> int:
+    first = next(iter(table.columns.values()))
+    return len(first.codes) if hasattr(first, "codes") else len(first)

@@ -1,0 +1,199 @@
+"""A scenario's steps: each acts through the API (the applier), on EC2, or looks as a reader does."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any
+
+from eksim.cluster import Cluster
+from eksim.errors import InputError, Refused
+from eksim.record.result import Failure, LookSeen
+from eksim.scenario.load import LoadedScenario
+from eksim.scenario.looks import Look, parse_look
+from eksim.scenario.schema import Fault, Step
+from eksim.state.changes import Verb
+from eksim.views.describe import describe_node, describe_pod
+from eksim.views.kubectl import get
+from eksim.views.node import ip_link
+
+_KINDS = {
+    "pod": "Pod",
+    "deployment": "Deployment",
+    "deploy": "Deployment",
+    "replicaset": "ReplicaSet",
+    "rs": "ReplicaSet",
+    "daemonset": "DaemonSet",
+    "ds": "DaemonSet",
+    "service": "Service",
+    "svc": "Service",
+    "node": "Node",
+    "poddisruptionbudget": "PodDisruptionBudget",
+    "pdb": "PodDisruptionBudget",
+}
+
+
+class Player:
+    """Acts a scenario's steps out on a cluster; collects what was seen and what was missed."""
+
+    def __init__(self, cluster: Cluster, loaded: LoadedScenario) -> None:
+        self.cluster = cluster
+        self.loaded = loaded
+        self.looks: list[LookSeen] = []
+        self.failures: list[Failure] = []
+
+    def act(self, index: int, step: Step) -> None:
+        """Do one step's action now. Raises InputError if it names something that is not there."""
+        cluster = self.cluster
+        where = f"steps[{index}]" + (f" ({step.name})" if step.name else "")
+        if step.apply is not None:
+            cluster.apply_workload(self.loaded.applied[index])
+        elif step.scale is not None:
+            kind, name = (
+                ("Deployment", step.scale.deployment)
+                if step.scale.deployment
+                else ("ReplicaSet", step.scale.replicaset)
+            )
+            self._accept(cluster.applier.scale(kind, step.scale.namespace, str(name), step.scale.replicas), where)
+        elif step.delete is not None:
+            for kind, namespace, name in _targets(step):
+                if kind == "Node":
+                    cluster.remove_node(name)
+                else:
+                    self._accept(cluster.applier.delete(kind, namespace, name), where)
+        elif step.set_env is not None:
+            cluster.set_env(step.set_env.env, step.set_env.node)
+        elif step.add_nodes is not None:
+            cluster.add_nodes(step.add_nodes.node_group, step.add_nodes.count)
+        elif step.remove_nodes is not None:
+            self._remove_nodes(step, where)
+        elif step.cordon is not None or step.uncordon is not None:
+            self._cordon(str(step.cordon or step.uncordon), step.cordon is not None, where)
+        elif step.fault is not None:
+            self._fault(step.fault, where)
+        elif step.note is not None:
+            cluster.store.emit(Verb.NOTE, step.note)
+        elif step.look is not None:
+            self._look(step, where)
+        if step.expect is not None:
+            from eksim.play.expect import check
+
+            self.failures += check(cluster, step.expect, where)
+
+    def _accept(self, answer: Refused | Any, where: str) -> None:
+        if isinstance(answer, Refused):
+            raise InputError(
+                f"{where} at {self.cluster.clock.now:g} s: {answer.message}",
+                self.loaded.file,
+                expected="something that exists then",
+            )
+
+    def _node(self, name: str, where: str) -> str:
+        nodes = self.cluster.store.nodes
+        found = [n for n in nodes if fnmatch.fnmatchcase(n, name)]
+        if name.isdigit() and int(name) < len(nodes):
+            found = [list(nodes)[int(name)]]
+        if not found:
+            raise InputError(
+                f"{where}: no node is called {name!r}",
+                self.loaded.file,
+                expected="one of " + ", ".join(list(nodes)[:6]),
+            )
+        return found[0]
+
+    def _cordon(self, name: str, cordon: bool, where: str) -> None:
+        self.cluster.store.cordon_node(self.cluster.store.nodes[self._node(name, where)], cordon)
+
+    def _remove_nodes(self, step: Step, where: str) -> None:
+        assert step.remove_nodes is not None
+        if step.remove_nodes.node is not None:
+            self.cluster.remove_node(self._node(step.remove_nodes.node, where))
+            return
+        group = self.cluster.nodes_of_group(step.remove_nodes.node_group)
+        for name in group[len(group) - step.remove_nodes.count :]:
+            self.cluster.remove_node(name)
+
+    def _fault(self, fault: Fault, where: str) -> None:
+        node = self._node(fault.node, where) if fault.node is not None else None
+        self.cluster.break_something(fault, node, where)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def _look(self, step: Step, where: str) -> None:
+        assert step.look is not None
+        text = self.look(parse_look(step.look), where)
+        self.looks.append(LookSeen(self.cluster.clock.now, step.look, text))
+        for wanted in step.shows:
+            if not _shows(text, wanted):
+                self.failures.append(Failure(where, f"look {step.look!r}", f"a line with {wanted!r}", _excerpt(text)))
+        for unwanted in step.shows_not:
+            if _shows(text, unwanted):
+                self.failures.append(
+                    Failure(where, f"look {step.look!r}", f"no line with {unwanted!r}", _excerpt(text))
+                )
+
+    def look(self, look: Look, where: str = "look") -> str:
+        """What the reader's command prints now."""
+        cluster = self.cluster
+        if look.verb == "ip link":
+            names = [self._node(look.name, where)] if look.name else list(cluster.store.nodes)
+            parts = [ip_link(cluster.links, name) for name in names]
+            text = parts[0] if look.name else "\n".join(f"# {n}\n{p}" for n, p in zip(names, parts, strict=True))
+        elif look.verb == "describe":
+            text = self._describe(look)
+        else:
+            text = get(cluster.snapshot(), look.kind, look.name, look.namespace, look.all_namespaces, look.wide)
+        return _grep(text, look)
+
+    def _describe(self, look: Look) -> str:
+        snapshot = self.cluster.snapshot()
+        if look.kind == "Node":
+            nodes = [n for n in snapshot.nodes() if fnmatch.fnmatchcase(n.name, look.name or "*")]
+            if not nodes:
+                return f'Error from server (NotFound): nodes "{look.name}" not found'
+            return "\n\n\n".join(describe_node(snapshot, n) for n in nodes)
+        pods = [p for p in snapshot.pods(look.namespace) if fnmatch.fnmatchcase(p.name, look.name or "*")]
+        if not pods:
+            return f'Error from server (NotFound): pods "{look.name}" not found'
+        pending = [p for p in pods if p.phase == "Pending" and p.deletion_s is None]
+        return describe_pod(snapshot, (pending or pods)[0])
+
+
+def _targets(step: Step) -> list[tuple[str, str, str]]:
+    delete = step.delete
+    if delete is None:
+        return []
+    if isinstance(delete, str | list):
+        out = []
+        for item in [delete] if isinstance(delete, str) else delete:
+            kind, _, name = item.partition("/")
+            out.append((_KINDS.get(kind, kind), "default", name))
+        return out
+    return [(_KINDS.get(delete.kind.lower(), delete.kind), delete.namespace, delete.name)]
+
+
+def _words(line: str) -> str:
+    return " ".join(line.split())
+
+
+def _shows(text: str, wanted: str) -> bool:
+    """Whether a line contains ``wanted`` (a glob, anywhere in the line); runs of blanks count as one."""
+    pattern = f"*{_words(wanted)}*"
+    return any(fnmatch.fnmatchcase(_words(line), pattern) for line in text.split("\n"))
+
+
+def _excerpt(text: str) -> str:
+    lines = text.split("\n")
+    return "\n    ".join(["", *lines[:12], *(["…"] if len(lines) > 12 else [])])
+
+
+def _grep(text: str, look: Look) -> str:
+    lines = text.split("\n")
+    for pattern in look.grep:
+        wanted = pattern.split("|")
+        kept: dict[int, str] = {}
+        for i, line in enumerate(lines):
+            if any(w in line for w in wanted):
+                for k in range(i, min(i + look.after + 1, len(lines))):
+                    kept[k] = lines[k]
+        lines = [kept[k] for k in sorted(kept)]
+    return "\n".join(lines)
