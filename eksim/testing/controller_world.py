@@ -8,6 +8,7 @@ refused creations, pods that start only by operations, a clock that is driven fr
 from __future__ import annotations
 
 import calendar
+import heapq
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from eksim.engine.clock import Clock
 from eksim.engine.streams import Streams
 from eksim.errors import Refused
-from eksim.kube.controllers.base import ControllerSettings
+from eksim.kube.controllers.base import ControllerSettings, WorkQueue
 from eksim.kube.controllers.manager import Controllers
 from eksim.kube.template import default_workload
 from eksim.names import fnv1a_32
@@ -51,12 +52,30 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return out
 
 
+class TurnClock(Clock):
+    """A clock that can be driven timer by timer, out of order within an instant."""
+
+    def turn(self, owner: object) -> None:
+        """Do the next timer; or, of those due at the same instant, the first that is a method of ``owner``."""
+        timers = self._timers
+        when = timers[0][0]
+        chosen = 0
+        if owner is not None:
+            due = [i for i, entry in enumerate(timers) if entry[0] == when]
+            due.sort(key=lambda i: timers[i][:3])
+            chosen = next((i for i in due if getattr(timers[i][3], "__self__", None) is owner), due[0])
+        _, _, _, fn, args = timers.pop(chosen)
+        heapq.heapify(timers)
+        self.now = self.env._now = when
+        fn(*args)
+
+
 class World:
     """Store, clock and controllers of one recorded case; ``follow(pods)`` puts the pods that the record chose first."""
 
     def __init__(self, case: Json, follow: Callable[[Sequence[Pod]], Sequence[Pod]]) -> None:
         self.case = case
-        self.clock = Clock()
+        self.clock = TurnClock()
         self.store = Store(self.clock)
         self.rules = KubernetesRules.of(case["version"])
         self.events: list[list[str]] = []
@@ -67,6 +86,8 @@ class World:
         self._specs: dict[int, tuple[PodSpec, Json]] = {}
         self._failing: dict[str, list[Any]] = {}
         self._by_user = False
+        self._first: WorkQueue | None = None
+        self._turn = self._from = self._to = 0
         for manifest in case["objects"]:
             self.create(manifest, initial=True)
         watch = self.store.watch
@@ -94,6 +115,37 @@ class World:
             refuse=self._refuse,
         )
         self.controllers.start()
+
+    # -- time -----------------------------------------------------------------------------------------------------------
+
+    def order(self, first: str, start: int, count: int) -> None:
+        """From now on, of several controllers whose turns are due at one instant, ``first`` goes first: from turn
+        ``start`` on, ``count`` turns long ("": in the order in which they came to be due)."""
+        self._first = self.controllers.running[first].queue if first else None
+        self._turn, self._from, self._to = 0, start, start + count
+
+    def run_until(self, when: float) -> None:
+        """Let time pass up to and including ``when``."""
+        clock = self.clock
+        if self._first is None:
+            clock.run_until(when)
+            return
+        while clock.next_time() <= when:
+            self._step()
+        clock.run_until(when)
+
+    def turns(self, count: int) -> None:
+        """Let the controllers have up to ``count`` turns at this instant."""
+        clock = self.clock
+        while count > 0 and clock.next_time() <= clock.now:
+            self._step()
+            count -= 1
+
+    def _step(self) -> None:
+        """The next turn, of the controller that goes first if it has one due."""
+        first = self._first if self._from <= self._turn < self._to else None
+        self._turn += 1
+        self.clock.turn(first)
 
     # -- what the harness's API server does differently ------------------------------------------------------------
 

@@ -9,6 +9,7 @@ modelled count as different. Called by ``eksim conformance controllers`` and by 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,24 @@ Json = dict[str, Any]
 #: Families in which pods are compared by name; in the others as a multiset without name, node and uid.
 BY_NAME = ("rs_delete_order", "hash", "ds_nodes", "hpa_decide", "pdb_bare", "statefulset", "cronjob", "endpoints")
 
-#: Most interleavings tried for one operation that goes through several pods.
-MAX_INTERLEAVINGS = 24
-
-#: A schedule for one operation: after the i-th pod, how many of the controllers' turns happen before the next.
-Schedule = dict[int, int]
 SETTLE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How far the controllers come when: what the real runs leave to chance.
+
+    ``pauses``: after the i-th pod of an operation, how many turns happen before the next. ``first``: of two controllers
+    whose turns are due at one instant, this one goes first, from turn ``start`` of the step on for ``count`` turns.
+    """
+
+    pauses: tuple[tuple[int, int], ...] = ()
+    first: str = ""
+    start: int = 0
+    count: int = 0
+
+
+AT_ONCE = Schedule()
 
 
 def replay_controller_files(files: Iterable[Path | str]) -> Iterator[Outcome]:
@@ -82,10 +95,9 @@ def _other_interleaving(
 ) -> tuple[int, str | None] | None:
     """Find a schedule for an operation up to ``step`` with which the replay gets further; None if there is none."""
     for index in range(step - 1, max(-1, step - 3), -1):
-        pods = _pods_of(case["ops"][index])
-        if pods < 2 or index in schedules:
+        if index in schedules:
             continue
-        for schedule in _interleavings(pods):
+        for schedule in _interleavings(_pods_of(case["ops"][index]), case["controllers"]):
             schedules[index] = schedule
             reached, difference = _run(case, schedules)
             if difference is None or reached > step:
@@ -101,50 +113,55 @@ def _pods_of(op: Json) -> int:
     return 8 if op.get("op") == "tick" else 0
 
 
-def _interleavings(pods: int) -> Iterator[Schedule]:
-    """All settled after each pod; then settled once after the i-th; then a few turns after the i-th."""
-    yield dict.fromkeys(range(pods - 1), SETTLE)
-    tried = 1
-    for turns in (SETTLE, 1, 2, 3):
-        for i in range(min(pods - 1, 6)):
-            if tried >= MAX_INTERLEAVINGS:
-                return
-            tried += 1
-            yield {i: turns}
+def _interleavings(pods: int, controllers: Sequence[str]) -> Iterator[Schedule]:
+    """Pauses within an operation: everywhere, or in one place for a while; then another order of the controllers."""
+    if pods > 1:
+        yield Schedule(tuple((i, SETTLE) for i in range(pods - 1)))
+        for turns in (SETTLE, 1, 2, 3):
+            for i in range(min(pods - 1, 6)):
+                yield Schedule(((i, turns),))
+    if len(controllers) > 1:
+        for name in reversed(controllers):
+            for start in range(10):
+                for count in (1, 2, 4, SETTLE):
+                    yield Schedule(first=name, start=start, count=count)
 
 
 def _run(case: Json, schedules: dict[int, Schedule]) -> tuple[int, str | None]:
     """(step of the first difference, the difference); (steps, None) if there is none."""
     chosen: dict[str, None] = {}
 
+    forced = False
+
     def follow(pods: Sequence[Pod]) -> Sequence[Pod]:
-        return sorted(pods, key=lambda pod: pod.name not in chosen)
+        """Between equals, the pods that the record chose; where the choice varies from run to run, those alone."""
+        first = [pod for pod in pods if pod.name in chosen]
+        return first if forced and first else first + [pod for pod in pods if pod.name not in chosen]
 
     world = World(case, follow)
-    clock = world.clock
     judge = _Judge(case)
     steps = case["steps"]
     for index, step in enumerate(steps):
         op = case["ops"][index - 1] if index else None
+        schedule = schedules.get(index - 1, AT_ONCE)
         begin = float(step["t"])
         chosen.clear()
         chosen.update(dict.fromkeys(judge.victims(step)))
-        clock.run_until(begin)
+        forced = bool((step.get("varies") or {}).get("Pod"))
+        world.run_until(begin)
+        world.order(schedule.first, schedule.start, schedule.count)
         if op is not None:
-            schedule = schedules.get(index - 1, {})
+            pauses = dict(schedule.pauses)
 
-            def pause(i: int, schedule: Schedule = schedule) -> None:
-                for _ in range(schedule.get(i, 0)):
-                    if clock.next_time() > clock.now:
-                        break
-                    clock.env.step()
+            def pause(i: int, pauses: dict[int, int] = pauses) -> None:
+                world.turns(pauses.get(i, 0))
 
             world.apply(op, pause)
         if index + 1 < len(steps):
             end = float(steps[index + 1]["t"])
         else:
             end = begin + float(op.get("s") or case.get("step") or 1 if op is not None else 1)
-        clock.run_until(max(begin, end - 0.1))
+        world.run_until(max(begin, end - 0.1))
         events, world.events = world.events, []
         writes, world.writes = world.writes, []
         difference = judge.compare(index, step, snapshot_state(world), events, writes)

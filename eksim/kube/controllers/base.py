@@ -157,7 +157,7 @@ class WorkQueue:
     def _arm(self) -> None:
         self._armed = True
         clock = self._clock
-        clock.call_at(clock.now, CONTROLLER, self._turn)
+        clock.arm(clock.now, CONTROLLER, self._turn)
 
     def _turn(self) -> None:
         self._armed = False

@@ -129,7 +129,7 @@ class DeploymentController:
     def _process(self, key: str) -> None:
         debt = self._client.bucket.debt()
         if debt > 0:
-            self._clock.call_after(debt, CONTROLLER, self._process, key)
+            self._clock.arm(self._clock.now + debt, CONTROLLER, self._process, key)
             return
         obj = self._store.get(KIND, key)
         try:

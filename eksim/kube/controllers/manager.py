@@ -12,7 +12,7 @@ from typing import Protocol
 from eksim.engine.clock import Clock
 from eksim.engine.streams import Streams
 from eksim.errors import Refused
-from eksim.kube.controllers.base import ApiClient, ControllerSettings, Namer, StreamNamer, TokenBucket
+from eksim.kube.controllers.base import ApiClient, ControllerSettings, Namer, StreamNamer, TokenBucket, WorkQueue
 from eksim.kube.controllers.deployment import DeploymentController
 from eksim.kube.controllers.informers import Informers, Templates
 from eksim.kube.controllers.replicaset import ReplicaSetController
@@ -24,6 +24,8 @@ from eksim.versions import KubernetesRules
 
 class Controller(Protocol):
     """What the manager asks of a controller."""
+
+    queue: WorkQueue
 
     def start(self) -> None:
         """Take up what is in the store."""

@@ -356,7 +356,7 @@ class ReplicaSetController:
             while creation.in_batch < creation.batch:
                 wait = bucket.reserve()
                 if wait > 0:
-                    self._clock.call_after(wait, CONTROLLER, self._resume, state, make)
+                    self._clock.arm(self._clock.now + wait, CONTROLLER, self._resume, state, make)
                     return
                 self._create_one(state, creation, make)
             if creation.failed is not None:
