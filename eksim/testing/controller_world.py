@@ -186,7 +186,7 @@ class World:
         if not self._by_user and obj.kind in WORKLOADS:
             self.writes.append(["create", obj.kind, obj.name, obj.spec.get("replicas")])
         elif not self._by_user:
-            self.writes.append(["create", obj.kind, obj.name, None])
+            self.writes.append(["create", obj.kind, obj.name])
 
     def _updated(self, obj: ApiObject, old: ApiObject) -> None:
         if self._by_user or obj.status is not old.status or obj.kind in ("Deployment", "DaemonSet"):

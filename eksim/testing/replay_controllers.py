@@ -135,8 +135,8 @@ def _run(case: Json, schedules: dict[int, Schedule]) -> tuple[int, str | None]:
 
     def follow(pods: Sequence[Pod]) -> Sequence[Pod]:
         """Between equals, the pods that the record chose; where the choice varies from run to run, those alone."""
-        first = [pod for pod in pods if pod.name in chosen]
-        return first if forced and first else first + [pod for pod in pods if pod.name not in chosen]
+        first = [pod for pod in pods if pod.name in chosen or f"on {pod.node}" in chosen]
+        return first if forced and first else first + [pod for pod in pods if pod not in first]
 
     world = World(case, follow)
     judge = _Judge(case)
@@ -188,10 +188,15 @@ class _Judge:
         self._pods_vary = False
 
     def victims(self, step: Json) -> list[str]:
-        """Pods whose deletion the record tells of in this step."""
+        """Pods whose deletion the record tells of in this step, and ``on NODE`` where a DaemonSet's pod was made."""
         names = [e[5].rsplit(" ", 1)[-1] for e in step.get("events") or () if e[2] == "SuccessfulDelete"]
         names += step.get("gone", {}).get("Pod", ())
-        names += [n for n, pod in step.get("changed", {}).get("Pod", {}).items() if "deleting" in pod]
+        before = self._state.get("Pod", {})
+        for name, pod in step.get("changed", {}).get("Pod", {}).items():
+            if "deleting" in pod:
+                names.append(name)
+            if name not in before and "for_node" in pod:
+                names.append(f"on {pod['for_node']}")
         return names
 
     def compare(

@@ -13,6 +13,7 @@ from eksim.engine.clock import Clock
 from eksim.engine.streams import Streams
 from eksim.errors import Refused
 from eksim.kube.controllers.base import ApiClient, ControllerSettings, Namer, StreamNamer, TokenBucket, WorkQueue
+from eksim.kube.controllers.daemonset import DaemonSetController
 from eksim.kube.controllers.deployment import DeploymentController
 from eksim.kube.controllers.informers import Informers, Templates
 from eksim.kube.controllers.replicaset import ReplicaSetController
@@ -121,8 +122,23 @@ def _replicaset(manager: Controllers) -> Controller:
     )
 
 
+def _daemonset(manager: Controllers) -> Controller:
+    return DaemonSetController(
+        manager.clock,
+        manager.store,
+        manager.informers,
+        manager.templates,
+        manager.client(),
+        manager.recorder_for("daemonset-controller"),
+        manager.rules.controllers,
+        manager.settings,
+        manager.shuffled,
+    )
+
+
 #: Controllers by name, in the order in which they are built (and hear of changes).
 FACTORIES: dict[str, Callable[[Controllers], Controller]] = {
     "deployment": _deployment,
     "replicaset": _replicaset,
+    "daemonset": _daemonset,
 }
