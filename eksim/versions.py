@@ -40,6 +40,20 @@ class SchedulerRules:
     leftover_s: float
     #: up to 1.21: the scheduler's own status patch counts as an update of the pod (isPodUpdated).
     status_patch_moves: bool
+    #: from 1.22 until hints came: a node's event moves only pods that would fit the node by itself (preCheckForNode).
+    node_precheck: bool
+    #: from 1.30: an update of a node counts once for each kind of change; before, for the first kind only.
+    node_events_all: bool
+    #: from 1.29: an attempt that failed by an error goes to backoffQ.
+    errors_to_backoff: bool
+    #: from 1.28: a resource of which the pod asks 0 is never short.
+    zero_request_never_short: bool
+    #: from 1.24: the bound pod replaces the assumed one in the cache, and so stands last on its node.
+    confirm_replaces: bool
+    #: from 1.27: a spread constraint with an empty selector counts no pods when counting (not in its own match).
+    empty_selector_counts_none: bool
+    #: from 1.27: eligibility to preempt asks whether the terminating pod was preempted.
+    eligible_by_disruption: bool
     #: from 1.22: events move only pods whose rejecting plugins registered for them; before, all but AssignedPod*.
     events_by_plugin: bool
     #: from 1.32: queueing hints decide, and events seen while a pod is in flight count.
@@ -54,7 +68,7 @@ class SchedulerRules:
     prefer_nominated: bool
     #: from 1.33: preemption's API calls run in the background, and the pod waits for them.
     async_preemption: bool
-    #: from 1.26: victims get condition DisruptionTarget, and eligibility asks for it (the latter from 1.27).
+    #: from 1.26: victims get condition DisruptionTarget.
     disruption_target: bool
     #: up to 1.25: ``Preempted by <namespace>/<name>``; 1.26 to 1.28 ``by a pod``; from 1.29 ``by pod <uid>``.
     preempted_words: str
@@ -88,11 +102,12 @@ class SchedulerRules:
     prefilter_nodes: bool
     #: from 1.22: namespaceSelector of affinity terms.
     namespace_selector: bool
-    #: up to 1.21: hard spread counted per (key, value) over all nodes of the domains.
-    spread_counts_by_pair: bool
+    #: up to 1.23 ``domains``: hard spread counted per (key, value) on all nodes of the domains; then ``pair``: on the
+    #: eligible nodes, the last constraint of a key winning (seen to 1.30); ``constraint``: each for itself (seen at 1.34).
+    spread_counting: str
     #: from 1.31: NodeResourcesFit answers UnschedulableAndUnresolvable when the whole node is too small.
     fit_unresolvable: bool
-    #: from 1.30: the number of nodes with an image is that of the snapshot; before, of when the node was added.
+    #: from 1.29: the number of nodes with an image is that of the snapshot; before, of when the node was added.
     image_counts_live: bool
     #: up to 1.24: assumed pods expire 2 min (then 15 min) after the binding; None: never.
     assumed_expire_s: float | None
@@ -107,6 +122,13 @@ class SchedulerRules:
             dynamic_resources=minor >= 34,
             leftover_s=60.0 if minor <= 23 else 300.0,
             status_patch_moves=minor <= 21,
+            node_precheck=22 <= minor <= 31,
+            node_events_all=minor >= 30,
+            errors_to_backoff=minor >= 29,
+            zero_request_never_short=minor >= 28,
+            confirm_replaces=minor >= 24,
+            empty_selector_counts_none=minor >= 27,
+            eligible_by_disruption=minor >= 27,
             events_by_plugin=minor >= 22,
             queueing_hints=minor >= 32,
             backoff_windows=minor >= 33,
@@ -131,9 +153,9 @@ class SchedulerRules:
             spread_and_interpod_skip=minor >= 28,
             prefilter_nodes=minor >= 24,
             namespace_selector=minor >= 22,
-            spread_counts_by_pair=minor <= 21,
+            spread_counting="domains" if minor <= 23 else "pair" if minor <= 31 else "constraint",
             fit_unresolvable=minor >= 31,
-            image_counts_live=minor >= 30,
+            image_counts_live=minor >= 29,
             assumed_expire_s=120.0 if minor <= 22 else 900.0 if minor <= 24 else None,
         )
 
@@ -155,6 +177,8 @@ class ControllerRules:
     daemonset_surge: bool
     #: from 1.32: a changed node is looked at in a queue of its own, by what runs there; before, by what changed.
     daemonset_node_queue: bool
+    #: today an old daemon pod that is not available counts in maxUnavailable as it is replaced; at 1.28 it did not.
+    daemonset_replaced_count: bool
     #: up to 1.27: hostPort = containerPort in templates under hostNetwork.
     host_ports_in_templates: bool
     #: from 1.34: recorders give an event a uuid as name if the object's name cannot be part of one.
@@ -176,6 +200,7 @@ class ControllerRules:
             exact_availability=minor >= 34,
             daemonset_surge=minor >= 22,
             daemonset_node_queue=minor >= 32,
+            daemonset_replaced_count=minor >= 29,
             host_ports_in_templates=minor <= 27,
             event_name_checked=minor >= 34,
             series_starts_at_two=minor >= 27,

@@ -389,8 +389,11 @@ class DaemonSetController:
             elif new is not None:
                 if not self._is_available(state, new):
                     unavailable += 1
+            elif old is not None and self._is_available(state, old):
+                candidates.append(old)
             elif old is not None:
-                (candidates if self._is_available(state, old) else replace).append(old)
+                replace.append(old)
+                unavailable += self._rules.daemonset_replaced_count
         left = unavailable_max - unavailable
         return replace + list(self._shuffled(candidates))[: max(0, left)]
 
