@@ -72,6 +72,8 @@ class SchedulerRules:
     disruption_target: bool
     #: up to 1.25: ``Preempted by <namespace>/<name>``; 1.26 to 1.28 ``by a pod``; from 1.29 ``by pod <uid>``.
     preempted_words: str
+    #: from 1.22: NodeResourcesFit scores; before, NodeResourcesLeastAllocated did.
+    fit_scores: bool
     #: up to 1.22: NodePreferAvoidPods.
     prefer_avoid_pods: bool
     #: from 1.25: weights 3/2/2 for TaintToleration, NodeAffinity, InterPodAffinity.
@@ -138,6 +140,7 @@ class SchedulerRules:
             async_preemption=minor >= 33,
             disruption_target=minor >= 26,
             preempted_words="name" if minor <= 25 else "anonymous" if minor <= 28 else "uid",
+            fit_scores=minor >= 22,
             prefer_avoid_pods=minor <= 22,
             new_weights=minor >= 25,
             balanced_by_deviation=minor >= 22,
@@ -281,6 +284,8 @@ class CniRules:
     tries_every_eni: bool
     #: from 1.15.0: IP_COOLDOWN_PERIOD; before, 30 s.
     cooldown_setting: bool
+    #: from 1.20.0: whether an ENI may go is asked with the statistics of the turn's start; before, with fresh ones.
+    turn_uses_one_look: bool
     #: up to 1.19: a decrease takes its marks when it begins.
     decrease_marks_at_begin: bool
     #: up to 1.10: a reconcile takes its mark when it begins.
@@ -342,6 +347,7 @@ class CniRules:
             wait_capped=v >= (1, 11, 4),
             tries_every_eni=v >= (1, 18, 3),
             cooldown_setting=v >= (1, 15, 0),
+            turn_uses_one_look=v >= (1, 20, 0),
             decrease_marks_at_begin=v < (1, 20, 0),
             reconcile_marks_at_begin=v < (1, 11, 0),
             decrease_amount="recomputed" if v < (1, 9, 0) else "each" if v < (1, 13, 0) else "total",

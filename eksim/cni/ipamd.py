@@ -1,0 +1,593 @@
+"""ipamd: one daemon for all nodes, which keeps each node's pool of addresses at its targets.
+
+Reads top-down as pkg/ipamd/ipamd.go of the VPC CNI does: node init, the pool loop, decrease, free an ENI, increase, set
+up; the reconcile is in :mod:`eksim.cni.reconcile`, the arithmetic in :mod:`eksim.cni.pool`. Releases differ by the named
+switches of ``CniRules``. Whatever takes time is a generator. Leaves out: IPv6, several network cards, routes and rules,
+the trunk's own attachment, v1.16.3's loop that grows until the pool is no longer low. Called by
+:mod:`eksim.cni.plugin` and the replay of recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from eksim.aws.ec2 import Ec2
+from eksim.aws.metadata import Attached
+from eksim.cni.awsutils import TAG_INSTANCE, TAG_NO_MANAGE, AwsUtils, wrap
+from eksim.cni.datastore import Datastore, PoolStats
+from eksim.cni.eni import EPSILON_S, DatastoreEni
+from eksim.cni.gomap import GoMap, MapOrder
+from eksim.cni.node import NodeIpam
+from eksim.cni.pool import (
+    DECREASE_INTERVAL_S,
+    INSUFFICIENT_PAUSE_S,
+    MONITOR_INTERVAL_S,
+    RECONCILE_COOLDOWN_S,
+    Limits,
+    get_eni_resources_to_allocate,
+    get_items_needed,
+    get_max_eni,
+    growth_is_gated,
+    has_surplus_for_eni,
+    is_datastore_pool_too_high,
+    is_datastore_pool_too_low,
+    surplus,
+)
+from eksim.cni.reconcile import node_ip_pool_reconcile
+from eksim.cni.sdk import Steps
+from eksim.engine.clock import NETWORK, Clock
+from eksim.errors import Refused
+from eksim.state.changes import Verb
+from eksim.state.network import PREFIX
+from eksim.state.store import Store
+
+# Constants of ipamd.go, v1.23.1.
+SETUP_TRIES = 6
+SETUP_PAUSE_S = 10.0
+DEFAULT_MAX_PODS = 110
+INSUFFICIENT = ("InsufficientCidrBlocks", "InsufficientFreeAddressesInSubnet")
+ADDRESS_LIMIT = "PrivateIpAddressLimitExceeded"
+UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
+#: How long an empty item of an excluded ENI stays. Source: data_store.go:deallocateEmptyCIDR, v1.23.1.
+EXCLUDED_DELAY_S = 5.0
+
+
+class Ipamd:
+    """The daemon. ``order`` draws the choices that hang on Go's map order; a replay follows recorded ones."""
+
+    def __init__(self, clock: Clock, store: Store, ec2: Ec2, aws: AwsUtils, order: MapOrder) -> None:
+        self.clock = clock
+        self.store = store
+        self.ec2 = ec2
+        self.aws = aws
+        self.order = order
+        #: told when an excluded ENI's item has left a datastore by itself
+        self.on_late_change: Callable[[NodeIpam], None] | None = None
+
+    # -- start --------------------------------------------------------------------------------------------------
+
+    def node_init(self, node: NodeIpam) -> Steps[Refused | None]:
+        """A start of the daemon, up to the first increase step; an error ends the process.
+
+        Source: ipamd.go:New, nodeInit, v1.23.1 and v1.7.5.
+        """
+        node.reset()
+        settings, rules = node.settings, node.rules
+        node.prefix_mode = settings.prefix_delegation and node.instance.nitro
+        node.limits = Limits(
+            get_max_eni(node.instance.max_enis, settings.max_eni), node.instance.ipv4_per_eni - 1
+        )
+        if rules.security_group_refresh == "first":
+            error = yield from self._refresh_security_groups_from_metadata(node, first=True)
+            if error is not None:
+                return wrap("ipamd: can not initialize with AWS SDK interface", error)
+        described = yield from self.aws.describe_all_enis(node)
+        if isinstance(described, Refused):
+            text = "ipamd init: failed to retrieve attached ENIs info"
+            return Refused("", text) if rules.sdk == "v1" else wrap(text, described)
+        self.set_unmanaged_enis(node, described)
+        enis = self.filter_unmanaged_enis(node, described)
+        node.datastore = ds = Datastore(node.name, node.prefix_mode, settings.cooldown_s, rules, self.order)
+        for attached in self.in_map_order("start-enis", node, enis):
+            error = yield from self._set_up_at_start(node, attached)
+            if error is not None:
+                node.datastore = None
+                return error
+        self._read_backing_store(node)
+        yield from self._give_back_at_start(node)
+        if settings.provisioning and rules.security_group_refresh == "before-growth":
+            managed = [id for id in ds.enis if node.unmanaged is None or id not in node.unmanaged]
+            if not settings.custom_networking:
+                yield from self.aws.apply_security_groups(node, managed)
+        api_node = self.store.nodes.get(node.name)
+        node.max_pods = DEFAULT_MAX_PODS if api_node is None else api_node.capacity.get("pods", DEFAULT_MAX_PODS)
+        if settings.provisioning:
+            error = yield from self._handle_pre_scaling(node)
+            if error is None and rules.security_group_refresh == "last":
+                error = yield from self._refresh_security_groups_from_metadata(node, first=False)
+            if error is not None:
+                self.stop(node)
+                return error
+        self._tell_pool(node)
+        return None
+
+    def _refresh_security_groups_from_metadata(self, node: NodeIpam, *, first: bool) -> Steps[Refused | None]:
+        """Source: awsutils.go:refreshSGIDs, setPrimaryENI, v1.7.5 (metadata's list is read twice); RefreshSGIDs, v1.9.0."""
+        if first:
+            enis = self.aws.get_attached_enis(node, told=False)
+            if isinstance(enis, Refused):
+                text = "get instance metadata: failed to find primary ENI: set primary ENI: failed to retrieve interfaces data"
+                return wrap(text, enis)
+        if node.settings.custom_networking:
+            return None
+        enis = self.aws.get_attached_enis(node, told=False)
+        if isinstance(enis, Refused):
+            text = "get attached ENIs: failed to retrieve interfaces data"
+            return wrap("DescribeAllENIs: failed to get local ENI metadata", wrap(text, enis) if first else enis)
+        ids = [a.eni.id for a in enis if node.unmanaged is None or a.eni.id not in node.unmanaged]
+        error = yield from self.aws.apply_security_groups(node, ids)
+        return error
+
+    def _set_up_at_start(self, node: NodeIpam, attached: Attached) -> Steps[Refused | None]:
+        """Tag the ENI, and set it up in up to six tries; only a failure to tag is an error of the start."""
+        eni = attached.eni
+        if node.rules.tags_at_creation and node.settings.provisioning and eni.type != "trunk":
+            error = yield from self.aws.tag_eni(node, eni)
+            if error is not None:
+                return wrap(f"ipamd init: failed to tag managed ENI {eni.id}", error)
+        tries = 0
+        while True:
+            tries += 1
+            error = yield from self.setup_eni(node, attached)
+            if error is None or tries == SETUP_TRIES:
+                return None
+            yield self.clock.sleep(SETUP_PAUSE_S)
+
+    def _read_backing_store(self, node: NodeIpam) -> None:
+        """Take over what the checkpoint knows; entries whose pod or address is gone are dropped, cool-downs are lost.
+
+        Source: data_store.go:ReadBackingStore, normalizeCheckpointDataByPodVethExistence, v1.23.1. Before v1.12 the
+        container runtime's sandboxes are asked, which comes to the same.
+        """
+        for key in node.gone:
+            node.checkpoint.pop(key, None)
+        node.gone = {}
+        for key, address in node.checkpoint.items():
+            node.ds.restore(key, address)
+        if node.rules.checkpoint_file:
+            node.checkpoint = {}
+
+    def _give_back_at_start(self, node: NodeIpam) -> Steps[None]:
+        """Excluded ENIs give back their unused items of this mode, then all ENIs those of the other mode.
+
+        Source: ipamd.go:checkAndHandleAllENIExclusion, tryUnassignIPsFromENIs, tryUnassignPrefixesFromENIs, v1.23.1.
+        """
+        ds = node.ds
+        if not node.rules.prefix_delegation:
+            return
+        if any(eni.excluded for eni in ds.enis.values()):
+            for eni in ds.walk_enis("start-excluded"):
+                if eni.excluded:
+                    yield from self.try_unassign_unused(node, eni, prefixes=node.prefix_mode)
+        if any(ds.unused_of_kind(eni, prefixes=not node.prefix_mode) for eni in ds.enis.values()):
+            for eni in ds.walk_enis("start-unassign"):
+                yield from self.try_unassign_unused(node, eni, prefixes=not node.prefix_mode)
+
+    def _handle_pre_scaling(self, node: NodeIpam) -> Steps[Refused | None]:
+        """One increase step; until v1.12 it only fills one ENI, low or not.
+
+        Source: ipamd.go:handlePreScaling, v1.23.1; nodeInit, v1.9.0.
+        """
+        if node.rules.start_fills_one_eni:
+            increased, error = yield from self._try_assign_cidrs(node)
+            if error is not None:
+                return error
+            if increased:
+                node.last_pool_action_s = self.clock.now
+            return None
+        if self.is_pool_too_low(node, node.ds.stats()):
+            error = yield from self.increase_datastore_pool(node)
+            if error is not None:
+                return Refused("", "error while trying to increase datastore pool")
+            if node.settings.custom_networking and node.ds.stats().total == 0:
+                return Refused("", "Failed to attach any ENIs for custom networking")
+        return None
+
+    def stop(self, node: NodeIpam) -> None:
+        """The process ends; the checkpoint file stays."""
+        if node.datastore is not None and node.rules.checkpoint_file:
+            node.checkpoint = {key: address for key, (address, _) in node.datastore.by_key.items()}
+        node.datastore = None
+
+    # -- the pool loop ------------------------------------------------------------------------------------------
+
+    def turn(self, node: NodeIpam) -> Steps[None]:
+        """One turn of the loop as it really runs, the sleeps included.
+
+        Source: ipamd.go:StartNodeIPPoolManager, v1.23.1.
+        """
+        half = MONITOR_INTERVAL_S / 2
+        if node.settings.provisioning:
+            yield self.clock.sleep(half)
+            yield from self.update_ip_pool_if_required(node)
+        yield self.clock.sleep(half)
+        yield from self.node_ip_pool_reconcile(node)
+
+    def update_ip_pool_if_required(self, node: NodeIpam) -> Steps[None]:
+        """Increase, or else decrease; in both cases perhaps free one ENI.
+
+        Source: ipamd.go:updateIPPoolIfRequired, shouldSkipDataStorePoolDecrease, v1.23.1.
+        """
+        ds = node.ds
+        version = ds.version
+        began = self.clock.now
+        stats = ds.stats()
+        decreased = False
+        if self.is_pool_too_low(node, stats):
+            yield from self.increase_datastore_pool(node)
+        elif (
+            is_datastore_pool_too_high(stats, node.settings, node.prefix_mode)
+            and began - node.last_decrease_s > DECREASE_INTERVAL_S + EPSILON_S
+        ):
+            decreased = True
+            yield from self._try_unassign_cidrs_from_all(node)
+            if node.rules.decrease_marks_at_begin:
+                node.last_decrease_s = node.last_pool_action_s = began
+        if self.should_remove_extra_enis(node, stats if node.rules.turn_uses_one_look else ds.stats()):
+            yield from self._try_free_eni(node)
+        if decreased and not node.rules.decrease_marks_at_begin:
+            node.last_decrease_s = node.last_pool_action_s = self.clock.now
+        if ds.version != version:
+            self._tell_pool(node)
+
+    def node_ip_pool_reconcile(self, node: NodeIpam) -> Steps[None]:
+        """The reconcile check. Source: ipamd.go:nodeIPPoolReconcile, v1.23.1."""
+        ds = node.ds
+        version = ds.version
+        yield from node_ip_pool_reconcile(self, node)
+        if ds.version != version:
+            self._tell_pool(node)
+
+    def is_pool_too_low(self, node: NodeIpam, stats: PoolStats) -> bool:
+        """Source: ipamd.go:isDatastorePoolTooLow, v1.23.1."""
+        return is_datastore_pool_too_low(
+            stats, node.settings, node.limits, node.max_pods, node.prefix_mode, node.rules
+        )
+
+    def should_remove_extra_enis(self, node: NodeIpam, stats: PoolStats) -> bool:
+        """Source: ipamd.go:shouldRemoveExtraENIs, v1.23.1."""
+        if has_surplus_for_eni(stats, node.settings, node.limits, node.prefix_mode):
+            return True
+        return node.prefix_mode and node.ds.freeable_eni_exists()
+
+    # -- decrease -----------------------------------------------------------------------------------------------
+
+    def _try_unassign_cidrs_from_all(self, node: NodeIpam) -> Steps[None]:
+        """Give back the surplus, ENIs and items in map order.
+
+        Source: ipamd.go:tryUnassignCidrsFromAll, v1.23.1 and v1.9.0; tryUnassignIPsFromAll, findFreeableIPs, v1.7.5.
+        """
+        ds, rules = node.ds, node.rules
+        over = surplus(ds.stats(), node.settings, node.prefix_mode)
+        if over <= 0:
+            return
+        for eni in ds.walk_enis("unassign-eni"):
+            if ds.enis.get(eni.id) is not eni:
+                continue
+            freeable = ds.freeable_cidrs(eni)
+            if not freeable:
+                if rules.decrease_ends_at_full_eni:
+                    return
+                continue
+            if rules.decrease_amount == "recomputed":
+                over = surplus(ds.stats(), node.settings, node.prefix_mode)
+            chosen = ds.walk_cidrs("unassign-cidr", eni, freeable)[: max(over, 0)]
+            if not chosen:
+                continue
+            for item in chosen:
+                ds.del_cidr(eni, item)
+            yield from self._dealloc_cidrs(node, eni.id, chosen)
+            if rules.decrease_amount == "total":
+                over -= len(chosen)
+                if over <= 0:
+                    return
+
+    def _dealloc_cidrs(self, node: NodeIpam, eni_id: str, items: Sequence[int]) -> Steps[None]:
+        """Keep the items out of reconcile for a while, and tell EC2, /28s first. Errors are only logged.
+
+        Source: ipamd.go:DeallocCidrs, v1.23.1.
+        """
+        after = node.rules.reconcile_cache_after_call
+        if not after:
+            self._keep_from_reconcile(node, items)
+        yield from self.aws.dealloc_items(node, eni_id, [item for item in items if item >= PREFIX])
+        yield from self.aws.dealloc_items(node, eni_id, [item for item in items if item < PREFIX])
+        if after:
+            self._keep_from_reconcile(node, items)
+
+    def _keep_from_reconcile(self, node: NodeIpam, items: Sequence[int]) -> None:
+        if node.cache is None:
+            node.cache = {}
+        expiry = self.clock.now + RECONCILE_COOLDOWN_S
+        for item in items:
+            node.cache[item] = expiry
+
+    def try_unassign_unused(self, node: NodeIpam, eni: DatastoreEni, *, prefixes: bool) -> Steps[None]:
+        """Give back all items of one kind without a pod; reconcile may bring them back at once.
+
+        Source: ipamd.go:tryUnassignIPFromENI, tryUnassignPrefixFromENI, v1.23.1.
+        """
+        items = node.ds.walk_cidrs("unassign-unused", eni, node.ds.unused_of_kind(eni, prefixes=prefixes))
+        for item in items:
+            node.ds.del_cidr(eni, item)
+        yield from self.aws.dealloc_items(node, eni.id, items)
+
+    # -- ENIs come and go ---------------------------------------------------------------------------------------
+
+    def _try_free_eni(self, node: NodeIpam) -> Steps[None]:
+        """Free one ENI that may go; it leaves the datastore first. Source: ipamd.go:tryFreeENI, v1.23.1."""
+        if node.terminating or self._is_growth_forbidden(node):
+            return
+        eni = self.deletable_eni(node)
+        if eni is None:
+            return
+        node.ds.remove_unused_eni(eni)
+        yield from self.aws.free_eni(node, eni.id)
+
+    def deletable_eni(self, node: NodeIpam) -> DatastoreEni | None:
+        """The ENI that would be freed now."""
+        want = node.settings
+        return node.ds.deletable_eni(
+            self.clock.now, want.warm_ip_target, want.minimum_ip_target, want.warm_prefix_target
+        )
+
+    def _is_growth_forbidden(self, node: NodeIpam) -> bool:
+        """A cordoned node, unless AWS_MANAGE_ENIS_NON_SCHEDULABLE. Source: ipamd.go:isNodeNonSchedulable, v1.23.1."""
+        return not node.settings.manage_on_cordoned and self.is_node_non_schedulable(node)
+
+    def is_node_non_schedulable(self, node: NodeIpam) -> bool:
+        """The taint that a cordon sets."""
+        api_node = self.store.nodes.get(node.name)
+        return api_node is not None and any(
+            taint.key == UNSCHEDULABLE and taint.effect == "NoSchedule" for taint in api_node.taints
+        )
+
+    def is_paused(self, node: NodeIpam) -> bool:
+        """Source: ipamd.go:inInsufficientCidrCoolingPeriod, v1.23.1."""
+        return self.clock.now - node.last_insufficient_s <= INSUFFICIENT_PAUSE_S + EPSILON_S
+
+    def has_room_for_eni(self, node: NodeIpam) -> bool:
+        """Source: ipamd.go:hasRoomForEni, v1.23.1: excluded ENIs are taken off on both sides."""
+        trunk = 0
+        if node.settings.pod_eni and not node.ds.has_trunk():
+            trunk = 1 if node.instance.trunking or not node.rules.trunk_slot_by_type else 0
+        excluded = sum(eni.excluded for eni in node.ds.enis.values())
+        return len(node.ds.enis) - excluded < node.limits.max_enis - node.unmanaged_count - trunk - excluded
+
+    def increase_datastore_pool(self, node: NodeIpam) -> Steps[Refused | None]:
+        """One step: items for an existing ENI, or else one new ENI.
+
+        Source: ipamd.go:increaseDatastorePool, v1.23.1, v1.13.0, v1.9.0; increaseIPPool, v1.7.5.
+        """
+        rules = node.rules
+        if node.terminating or self._is_growth_forbidden(node) or self.is_paused(node):
+            return None
+        seen = self._surroundings(node)
+        increased, error = yield from self._try_assign_cidrs(node)
+        if error is not None:
+            if error.code in rules.pausing_codes:
+                node.last_insufficient_s = self.clock.now
+                node.dead_end = seen
+                return None
+            if not rules.failed_assign_tries_eni:
+                node.dead_end = seen
+                return error
+        if increased:
+            node.last_pool_action_s = self.clock.now
+        elif self.has_room_for_eni(node):
+            error = yield from self._try_allocate_eni(node)
+            if error is None:
+                node.last_pool_action_s = self.clock.now
+            else:
+                node.dead_end = seen
+        else:
+            node.dead_end = seen
+        return None
+
+    def _surroundings(self, node: NodeIpam) -> tuple[object, ...]:
+        """What an increase depends on; if it is the same as at a refusal, trying again cannot help."""
+        subnet = node.instance.subnet
+        return (
+            node.ds.version,
+            self.ec2.faults.version,
+            tuple(
+                (s.free, s.free_blocks)
+                for s in self.ec2.network.subnets.values()
+                if s.vpc == subnet.vpc and s.zone == subnet.zone
+            ),
+        )
+
+    def is_at_dead_end(self, node: NodeIpam) -> bool:
+        """The last increase was refused by what has not changed since (not by a fault that passes by itself)."""
+        return (
+            node.dead_end is not None
+            and not self.ec2.faults.passing(node.name)
+            and node.dead_end == self._surroundings(node)
+        )
+
+    def _try_allocate_eni(self, node: NodeIpam) -> Steps[Refused | None]:
+        """Create, attach, wait for metadata, set up. Source: ipamd.go:tryAllocateENI, v1.23.1, v1.9.0 and v1.7.5."""
+        rules = node.rules
+        if node.settings.custom_networking and not node.eni_config:
+            return Refused("", "eniconfig: eniconfig is not available")
+        subnet = node.eni_config if node.settings.custom_networking else ""
+        with_addresses = rules.eni_created_with_addresses
+        wanted = self._resources_to_allocate(node)
+        if with_addresses and wanted <= 0:
+            return None
+        eni_id = yield from self.aws.alloc_eni(node, wanted, subnet)
+        if isinstance(eni_id, Refused):
+            if with_addresses and eni_id.code in rules.pausing_codes:
+                node.last_insufficient_s = self.clock.now
+            return eni_id
+        if not with_addresses:
+            wanted = self._resources_to_allocate(node)
+            assigned = yield from self.aws.alloc_ip_addresses(node, eni_id, wanted)
+            if isinstance(assigned, Refused) and assigned.code in rules.pausing_codes:
+                node.last_insufficient_s = self.clock.now
+                return assigned
+        attached = yield from self.aws.wait_for_eni_and_ips_attached(node, eni_id, wanted)
+        if isinstance(attached, Refused):
+            return attached
+        error = yield from self.setup_eni(node, attached)
+        return error
+
+    def _resources_to_allocate(self, node: NodeIpam) -> int:
+        return get_eni_resources_to_allocate(
+            node.ds.stats(), node.settings, node.limits, node.prefix_mode, node.rules
+        )
+
+    def _try_assign_cidrs(self, node: NodeIpam) -> Steps[tuple[bool, Refused | None]]:
+        """Items for an ENI that has room: whether the pool grew, and an error.
+
+        Source: ipamd.go:tryAssignIPs, tryAssignPrefixes, v1.23.1, v1.9.0 and v1.7.5.
+        """
+        ds, rules = node.ds, node.rules
+        stats = ds.stats()
+        if growth_is_gated(stats, node.settings, node.prefix_mode, rules):
+            return False, None
+        slots = node.limits.slots
+        want = get_items_needed(stats, node.settings, node.limits, node.prefix_mode) if rules.assigns_to_target else slots
+        candidates = ds.allocatable_enis(slots, node.settings.custom_networking)
+        for eni in candidates if rules.tries_every_eni else candidates[:1]:
+            answer = yield from self.aws.alloc_ip_addresses(node, eni.id, min(slots - eni.cidrs.count, want))
+            if isinstance(answer, Refused) and answer.code != ADDRESS_LIMIT:
+                answer = yield from self.aws.alloc_ip_addresses(node, eni.id, 1)
+                if isinstance(answer, Refused) and answer.code != ADDRESS_LIMIT:
+                    if rules.tries_every_eni and node.settings.subnet_discovery and answer.code in INSUFFICIENT:
+                        continue
+                    what = "IPv4 prefix" if node.prefix_mode else "IP addresses"
+                    return False, wrap(f"failed to allocate one {what} on ENI {eni.id}, err ", answer)
+            if isinstance(answer, Refused) or not rules.tries_every_eni:
+                answer = yield from self.aws.get_items_from_ec2(node, eni.id, prefixes=node.prefix_mode)
+                if isinstance(answer, Refused):
+                    return True, wrap("failed to get ENI IP addresses during IP allocation", answer)
+            if ds.enis.get(eni.id) is eni:
+                for item in answer:
+                    ds.add_cidr(eni, item)
+            return True, None
+        return False, None
+
+    def setup_eni(self, node: NodeIpam, attached: Attached) -> Steps[Refused | None]:
+        """The ENI enters the datastore, its subnet's tags are asked, then its items enter.
+
+        Source: ipamd.go:setupENI, excludedENIBasedOnSubnetTags, v1.23.1.
+        """
+        eni, ds = attached.eni, node.ds
+        row = ds.add_eni(
+            eni.id,
+            attached.device,
+            eni.subnet.id,
+            self.clock.now,
+            primary=eni is node.instance.primary,
+            trunk=eni.type == "trunk",
+            efa=eni.type == "efa",
+        )
+        if node.settings.subnet_discovery and node.rules.subnet_exclusion:
+            excluded = yield from self.aws.is_subnet_excluded(node, eni.subnet)
+            if isinstance(excluded, Refused):
+                return Refused("", f"checking to excluded configured subnet, error: {excluded.message}")
+            if excluded:
+                row.excluded = True
+        if ds.enis.get(eni.id) is row:
+            for item in attached.items:
+                if item < PREFIX or node.rules.prefix_delegation:
+                    ds.add_cidr(row, item)
+        return None
+
+    # -- ENIs that are left alone -------------------------------------------------------------------------------
+
+    def set_unmanaged_enis(self, node: NodeIpam, described: Sequence[Attached]) -> None:
+        """By their tags; an answer without any tag at all leaves the set as it was.
+
+        Source: ipamd.go:setUnmanagedENIs, v1.23.1 and v1.9.0.
+        """
+        rules = node.rules
+        if not any(a.eni.tags for a in described) if not rules.tags_at_creation else not described:
+            return
+        unmanaged: dict[str, None] = {}
+        for attached in described:
+            eni = attached.eni
+            if eni is node.instance.primary:
+                continue
+            no_manage = eni.tags.get(TAG_NO_MANAGE)
+            if no_manage is not None:
+                alone = no_manage == "true"
+            elif eni.tags.get(TAG_INSTANCE) == node.instance.id:
+                alone = False
+            else:
+                alone = rules.manage_untagged and not node.settings.manage_untagged
+            if alone:
+                unmanaged[eni.id] = None
+        node.unmanaged = unmanaged or None
+
+    def filter_unmanaged_enis(self, node: NodeIpam, enis: Sequence[Attached]) -> list[Attached]:
+        """Those that ipamd manages; how many are left alone is remembered (it lowers the room for ENIs).
+
+        Source: ipamd.go:filterUnmanagedENIs, v1.23.1. EFA-only interfaces are skipped and counted as unmanaged.
+        """
+        unmanaged = node.unmanaged or {}
+        kept = [a for a in enis if a.eni.id not in unmanaged and a.eni.type != "efa-only"]
+        node.unmanaged_count = len(enis) - len(kept)
+        return kept
+
+    # -- pods ---------------------------------------------------------------------------------------------------
+
+    def add_network(self, node: NodeIpam, key: str) -> tuple[int, DatastoreEni] | None:
+        """ADD: an address for the sandbox, or None; never waits. Source: rpc_handler.go:AddNetwork, v1.23.1."""
+        held = node.ds.assign(key, self.clock.now)
+        if held is not None and not node.rules.checkpoint_file:
+            node.checkpoint[key] = held[0]
+        return held
+
+    def release(self, node: NodeIpam, key: str) -> tuple[int, DatastoreEni] | None:
+        """DEL's first part: the address cools from now on; None for an unknown sandbox."""
+        if not node.rules.checkpoint_file:
+            node.checkpoint.pop(key, None)
+        return node.ds.unassign(key, self.clock.now)
+
+    def del_network(self, node: NodeIpam, address: int, eni: DatastoreEni) -> Steps[None]:
+        """What a DEL entails beyond the release: leftovers of the other mode go back to EC2 at once.
+
+        Source: rpc_handler.go:DelNetwork, v1.23.1 and v1.9.0; data_store.go:UnassignPodIPAddress, v1.23.1.
+        """
+        ds = node.ds
+        if eni.excluded and ds.is_item_unused(eni, address):
+            self.clock.call_after(EXCLUDED_DELAY_S, NETWORK, self._deallocate_empty_cidr, node, ds, eni, address)
+        if not node.rules.prefix_delegation:
+            return
+        secondary = address in eni.cidrs
+        if node.prefix_mode and secondary and node.rules.del_returns_leftover_addresses:
+            yield from self.try_unassign_unused(node, eni, prefixes=False)
+        elif not node.prefix_mode and not secondary:
+            yield from self.try_unassign_unused(node, eni, prefixes=True)
+
+    def _deallocate_empty_cidr(self, node: NodeIpam, ds: Datastore, eni: DatastoreEni, address: int) -> None:
+        if node.datastore is ds and ds.deallocate_empty_cidr(eni, ds.item_of(address, eni)):
+            self._tell_pool(node)
+            if self.on_late_change is not None:
+                self.on_late_change(node)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def in_map_order(self, what: str, node: NodeIpam, enis: Sequence[Attached]) -> list[Attached]:
+        """ENIs in the order of a walk over the map that DescribeAllENIs makes of them."""
+        if len(enis) < 2:
+            return list(enis)
+        places = GoMap()
+        for i in range(len(enis)):
+            self.order.add(places, i)
+        return [enis[i] for i in self.order.walk(what, places, node.name)]
+
+    def _tell_pool(self, node: NodeIpam) -> None:
+        self.store.emit(Verb.POOL_CHANGED, node.name, node.ds.stats())

@@ -1,0 +1,199 @@
+"""Following a recorded run of ipamd: the choices its Go maps made, and its random waits.
+
+Each choice is looked up in what the record shows next of the step under way; the rules that say whether it was allowed
+stay the simulation's own. Called by :mod:`eksim.testing.replay_cni`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from eksim.cni.awsutils import TAG_INSTANCE
+from eksim.cni.gomap import GoMap, MapOrder
+from eksim.cni.node import NodeIpam
+from eksim.cni.sdk import Waits
+from eksim.engine.clock import Clock
+from eksim.state.network import PREFIX
+
+GIVE_BACK = ("DeallocIPAddresses", "DeallocPrefixAddresses")
+
+
+class Record:
+    """The trace, the step under way, and what the replay has done in it so far."""
+
+    def __init__(self, trace: dict[str, Any], clock: Clock) -> None:
+        self.trace = trace
+        self.clock = clock
+        self.step: dict[str, Any] = {}
+        self.api_calls: list[dict[str, Any]] = []
+        self.ec2_calls: list[dict[str, Any]] = []
+        states = [step["state"] for step in trace["steps"]]
+        #: whether waits for metadata are recorded (the newer recordings)
+        self.tells_waits = any("ec2" in state for state in states)
+        #: when the leak sweeps of the run began
+        self.sweeps = [c["at"] for state in states for c in state["ec2_calls"] if c.get("bg")]
+
+    def begin(self, step: dict[str, Any]) -> None:
+        """The next step."""
+        self.step = step
+        self.api_calls = []
+        self.ec2_calls = []
+
+    def coming_api_calls(self) -> list[dict[str, Any]]:
+        """The daemon's requests of this step that are still to come."""
+        done = self.api_calls
+        if not self.tells_waits:
+            done = [call for call in done if call["c"] != "WaitForENIAndIPsAttached"]
+        calls: list[dict[str, Any]] = self.step["state"]["api_calls"]
+        return calls[len(done) :]
+
+    def coming_ec2_calls(self) -> list[dict[str, Any]]:
+        """The EC2 requests of this step that are still to come."""
+        calls: list[dict[str, Any]] = self.step["state"]["ec2_calls"]
+        return calls[len(self.ec2_calls) :]
+
+
+class FollowedOrder(MapOrder):
+    """The order of each walk as recorded: what the record shows next comes first, the rest after it."""
+
+    def __init__(self, record: Record, node: NodeIpam, base: int) -> None:
+        self._record = record
+        self._node = node
+        self._base = base
+        #: the recorded [address, device] of the pod that asks now
+        self.choice: list[int] | None = None
+
+    def add(self, map: GoMap, key: int) -> None:
+        """Places play no part here."""
+        map.slots.append(key)
+        map.large = True
+        map.count += 1
+
+    def walk(self, what: str, map: GoMap, node: str) -> Sequence[int]:
+        """The keys, the recorded choice first."""
+        keys = [key for key in map.slots if key is not None]
+        first = list(self._first(what, keys))
+        return [*first, *(key for key in keys if key not in first)]
+
+    walk_copy = walk
+
+    def _first(self, what: str, keys: list[int]) -> Iterator[int]:
+        if what.startswith("assign"):
+            yield from self._assign(what, keys)
+        elif what == "allocatable":
+            yield from self._enis_of(keys, ("AllocIPAddresses",))
+        elif what in ("unassign-eni", "start-excluded", "start-unassign"):
+            chosen = list(self._enis_of(keys, GIVE_BACK))
+            yield from chosen
+            if what == "unassign-eni":  # older releases end the walk at an ENI with nothing to give
+                ds = self._node.ds
+                yield from (k for k in keys if k not in chosen and not ds.freeable_cidrs(ds.enis[ds.id_of(k)]))
+        elif what in ("unassign-cidr", "unassign-unused"):
+            wanted = [
+                self._base + offset + flag
+                for call in self._record.coming_api_calls()[:2]
+                if call["c"] in GIVE_BACK
+                for name, flag in (("ips", 0), ("prefixes", PREFIX))
+                for offset in call.get(name, ())
+            ]
+            yield from (item for item in wanted if item in keys)
+        elif what == "free-eni":
+            yield from self._freed_eni(keys)
+        elif what in ("start-enis", "reconcile-enis"):
+            yield from self._verified_enis(what, keys)
+
+    def _assign(self, what: str, keys: list[int]) -> Iterator[int]:
+        if self.choice is None:
+            return
+        address, device = self._base + self.choice[0], self.choice[1]
+        if what == "assign-eni":
+            ds = self._node.ds
+            yield from (key for key in keys if ds.enis[ds.id_of(key)].device == device)
+        elif what == "assign-cidr":
+            yield from (key for key in keys if key in (address, (address & ~15) | PREFIX))
+        elif address & 15 in keys:
+            yield address & 15
+
+    def _enis_of(self, keys: list[int], names: tuple[str, ...]) -> Iterator[int]:
+        """ENIs in the order in which coming requests of these names mention their devices."""
+        ds = self._node.ds
+        by_device = {ds.enis[ds.id_of(key)].device: key for key in keys}
+        seen: list[int] = []
+        for call in self._record.coming_api_calls():
+            key = by_device.get(call.get("dev", -1))
+            if call["c"] in names and key is not None and key not in seen:
+                seen.append(key)
+        yield from seen
+
+    def _freed_eni(self, keys: list[int]) -> Iterator[int]:
+        ds = self._node.ds
+        for call in self._record.coming_api_calls():
+            if call["c"] == "FreeENI":
+                for key in keys:
+                    eni = ds.enis[ds.id_of(key)]
+                    row = self._node.instance.enis.get(eni.device)
+                    known = row is not None and row.id == eni.id
+                    if (eni.device == call["dev"]) if "dev" in call else not known:
+                        yield key
+                return
+
+    def _verified_enis(self, what: str, keys: list[int]) -> Iterator[int]:
+        """ENIs after DescribeAllENIs (keys are places in that list), in the order that their calls were made."""
+        node = self._node
+        enis = [e for _, e in sorted(node.instance.enis.items())]
+        enis = [e for e in enis if node.unmanaged is None or e.id not in node.unmanaged]
+        if len(enis) != len(keys):
+            return
+        if what == "start-enis":
+            # a set-up that failed to the end shows in the state: the ENI has nothing
+            empty = [s["device"] for s in self._record.step["state"]["enis"] if not s["ips_total"] and "other_cidrs" not in s]
+            yield from (i for i in keys if enis[i].device in empty and enis[i].items)
+            return
+        new = [i for i in keys if enis[i].id not in node.ds.enis and TAG_INSTANCE not in enis[i].tags]
+        api = [c for c in self._record.coming_api_calls() if c["c"].startswith("GetIPv4")]
+        failed = 0
+        for call in self._record.coming_ec2_calls():
+            if call["c"] == "CreateTags":
+                failed += 1
+                if ("err" not in call or failed == 5) and new:
+                    failed = 0
+                    yield new.pop(0)
+            elif call["c"] == "DescribeNetworkInterfaces" and api:
+                device = api.pop(0).get("dev", -1)
+                yield from (i for i in keys if enis[i].device == device)
+
+
+class FollowedWaits(Waits):
+    """Waits between tries, as recorded. ``used``: one was random, so times are known to a millisecond only."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self.used = False
+
+    def between(self, what: str, node: NodeIpam, tries: int, nominal_s: float, jitter: float) -> float:
+        """From now until what the record shows next."""
+        self.used = True
+        now = self._record.clock.now
+        end = self._end_of_looks(tries) if what == "look" else self._next_call()
+        return nominal_s if end is None else max(end - now, 0.0)
+
+    def _next_call(self) -> float | None:
+        coming = self._record.coming_ec2_calls()
+        return coming[0]["at"] if coming and "at" in coming[0] else None
+
+    def _end_of_looks(self, tries: int) -> float | None:
+        """All looks but the last come as early as they can, so that none sees more than the recorded one did."""
+        coming = self._record.coming_api_calls()
+        if coming and coming[0]["c"] == "WaitForENIAndIPsAttached":
+            until: float = coming[0]["until"]
+            return until if tries == coming[0]["looks"] - 1 else None
+        if self._record.tells_waits or tries != 11:
+            return None
+        # the older recordings: what is left of the step after the wait is known
+        step = self._record.step
+        rest = self._record.trace["tick_work"] + 2.5 if step["op"] == "tick" else 0.0
+        latency = self._record.trace.get("ec2_latency", {})
+        rest += sum(latency.get(call["c"], 0.0) for call in self._record.coming_ec2_calls())
+        end: float = step["t_end"] - rest
+        return end
