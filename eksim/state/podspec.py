@@ -19,6 +19,8 @@ from eksim.versions import KubernetesRules
 DEFAULT_MILLI_CPU_REQUEST: Final = 100
 DEFAULT_MEMORY_REQUEST: Final = 200 * 1024 * 1024
 
+NONZERO_DEFAULTS: Final = {"cpu": DEFAULT_MILLI_CPU_REQUEST, "memory": DEFAULT_MEMORY_REQUEST}
+
 _SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 
 Amounts = dict[str, int]
@@ -197,7 +199,13 @@ class PodSpec:
         self.overhead: Amounts = resource_amounts(manifest.get("overhead"))
         self.pod_requests: Amounts = self._pod_level(manifest, defaulted) if rules.pod_level_resources else {}
         self.requests: Amounts = self.total_requests()
-        nonzero = self.total_requests(nonzero=True)
+        # With pod-level requests, only what the pod as a whole does not name is defaulted (getNonMissingContainerRequests).
+        defaults = (
+            {name: amount for name, amount in NONZERO_DEFAULTS.items() if name not in self.requests}
+            if self.pod_requests
+            else NONZERO_DEFAULTS
+        )
+        nonzero = self.total_requests(defaults)
         self.nonzero_cpu = nonzero.get("cpu", 0)
         self.nonzero_memory = nonzero.get("memory", 0)
         self.host_ports = self._host_ports(rules, defaulted)
@@ -225,18 +233,16 @@ class PodSpec:
             {name: value for name, value in manifest.items() if value is not None}, self.rules, defaulted=True
         )
 
-    def total_requests(self, *, nonzero: bool = False, pod_level: bool = True) -> Amounts:
+    def total_requests(self, defaults: Mapping[str, int] | None = None, *, pod_level: bool = True) -> Amounts:
         """The pod's request: the larger of containers with sidecars and the init containers' running maximum, plus
-        overhead; pod-level requests override. ``nonzero``: a container without cpu or memory counts 100m or 200 MiB.
+        overhead; pod-level requests override. ``defaults``: what a container counts that does not name a resource.
 
         Source: component-helpers/resource/helpers.go:PodRequests, AggregateContainerRequests, v1.34.1 (without
         sidecars the same as kubernetes/pkg/scheduler/framework/types.go:calculateResource, v1.21.9).
         """
 
         def of(container: ContainerSpec) -> Amounts:
-            if not nonzero:
-                return container.requests
-            return {"cpu": DEFAULT_MILLI_CPU_REQUEST, "memory": DEFAULT_MEMORY_REQUEST, **container.requests}
+            return {**defaults, **container.requests} if defaults else container.requests
 
         total: Amounts = {}
         for container in self.containers:

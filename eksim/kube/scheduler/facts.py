@@ -1,0 +1,163 @@
+"""What the scheduler works out of a pod's spec once, for all pods that share it.
+
+Mimics ``framework/types.go`` (CalculateResource, the affinity terms of PodInfo) and
+``noderesources/resource_allocation.go:calculatePodResourceRequest``. Kept in ``PodSpec.facts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from eksim.state.affinity import PodAffinityTerm
+from eksim.state.objects import Pod
+from eksim.state.podspec import NONZERO_DEFAULTS, PodSpec
+from eksim.state.selectors import LabelSelector
+
+
+class AffinityTerm:
+    """An affinity term whose missing namespaces were replaced by the pod's own.
+
+    Source: kubernetes/pkg/scheduler/framework/types.go:newAffinityTerm, AffinityTerm.Matches, v1.34.1.
+    """
+
+    __slots__ = ("namespace_selector", "namespaces", "selector", "topology_key", "weight")
+
+    def __init__(self, term: PodAffinityTerm, namespace: str, *, namespace_selector: bool) -> None:
+        self.selector = term.selector
+        self.topology_key = term.topology_key
+        self.weight = term.weight
+        self.namespace_selector: LabelSelector | None = term.namespace_selector if namespace_selector else None
+        self.namespaces: tuple[str, ...] = term.namespaces or (
+            (namespace,) if self.namespace_selector is None else ()
+        )
+
+    def matches(self, namespace: str, labels: Mapping[str, str], namespace_labels: Mapping[str, str]) -> bool:
+        """Whether the term selects a pod with these labels in this namespace."""
+        if namespace not in self.namespaces:
+            if self.namespace_selector is None or not self.namespace_selector.matches(namespace_labels):
+                return False
+        return self.selector.matches(labels)
+
+
+class Terms:
+    """A spec's pod (anti-)affinity terms for pods of one namespace."""
+
+    __slots__ = ("affinity", "anti", "preferred", "preferred_anti")
+
+    def __init__(self, spec: PodSpec, namespace: str) -> None:
+        known = spec.rules.scheduler.namespace_selector
+
+        def resolve(terms: tuple[PodAffinityTerm, ...]) -> tuple[AffinityTerm, ...]:
+            return tuple(AffinityTerm(term, namespace, namespace_selector=known) for term in terms)
+
+        self.affinity = resolve(spec.affinity.pod_required)
+        self.anti = resolve(spec.affinity.anti_required)
+        self.preferred = resolve(spec.affinity.pod_preferred)
+        self.preferred_anti = resolve(spec.affinity.anti_preferred)
+
+
+class SpecFacts:
+    """A spec's figures: cpu in millicores, memory in bytes, the rest in units."""
+
+    __slots__ = (
+        "_terms",
+        "cpu",
+        "ephemeral",
+        "has_affinity",
+        "has_own_terms",
+        "has_required_anti",
+        "host_ports",
+        "memory",
+        "nonzero_cpu",
+        "nonzero_memory",
+        "prefer_tolerations",
+        "requests_nothing",
+        "scalars",
+        "score_cpu",
+        "score_memory",
+        "spec",
+        "uncommon",
+    )
+
+    def __init__(self, spec: PodSpec) -> None:
+        self.spec = spec
+        requests = spec.requests
+        self.cpu: int = requests.get("cpu", 0)
+        self.memory: int = requests.get("memory", 0)
+        self.ephemeral: int = requests.get("ephemeral-storage", 0)
+        #: extended resources, huge pages, attachable volumes; sorted, since the real order is random
+        self.scalars: tuple[tuple[str, int], ...] = tuple(
+            sorted((name, amount) for name, amount in requests.items() if is_scalar_resource_name(name))
+        )
+        self.requests_nothing = not (self.cpu or self.memory or self.ephemeral or self.scalars)
+        self.nonzero_cpu: int = spec.nonzero_cpu
+        self.nonzero_memory: int = spec.nonzero_memory
+        # The pod's own figure in LeastAllocated ignores pod-level requests, and up to 1.26 takes the overhead's whole
+        # cores for millicores (resource_allocation.go:calculatePodResourceRequest).
+        own = spec.total_requests(NONZERO_DEFAULTS, pod_level=False)
+        self.score_cpu: int = own.get("cpu", 0)
+        self.score_memory: int = own.get("memory", 0)
+        overhead_cpu = spec.overhead.get("cpu", 0)
+        if overhead_cpu and spec.rules.scheduler.overhead_cpu_as_units:
+            self.score_cpu += -(-overhead_cpu // 1000) - overhead_cpu
+        self.host_ports = spec.host_ports
+        self.uncommon = bool(self.ephemeral or self.scalars or self.host_ports)
+        affinity = spec.affinity
+        manifest = spec.manifest.get("affinity") or {}
+        self.has_affinity = manifest.get("podAffinity") is not None or manifest.get("podAntiAffinity") is not None
+        self.has_required_anti = bool(affinity.anti_required)
+        self.has_own_terms = bool(
+            affinity.pod_required or affinity.anti_required or affinity.pod_preferred or affinity.anti_preferred
+        )
+        self.prefer_tolerations = tuple(t for t in spec.tolerations if t.effect in ("", "PreferNoSchedule"))
+        self._terms: dict[str, Terms] = {}
+
+    def terms(self, namespace: str) -> Terms:
+        """The affinity terms as a pod of ``namespace`` has them."""
+        found = self._terms.get(namespace)
+        if found is None:
+            found = self._terms[namespace] = Terms(self.spec, namespace)
+        return found
+
+
+def facts_of(spec: PodSpec) -> SpecFacts:
+    """The spec's facts, worked out on first use."""
+    facts: SpecFacts | None = spec.facts
+    if facts is None:
+        facts = spec.facts = SpecFacts(spec)
+    return facts
+
+
+def is_scalar_resource_name(name: str) -> bool:
+    """Extended resources, huge pages, attachable volumes, prefixed native ones.
+
+    Source: kubernetes/pkg/scheduler/util/utils.go:IsScalarResourceName, v1.34.1.
+    """
+    return (
+        is_extended_resource_name(name)
+        or name.startswith(("hugepages-", "attachable-volumes-"))
+        or "kubernetes.io/" in name
+    )
+
+
+def is_extended_resource_name(name: str) -> bool:
+    """A resource with a domain that is neither Kubernetes' own nor a quota's.
+
+    Source: kubernetes/pkg/apis/core/v1/helper/helpers.go:IsExtendedResourceName, v1.34.1.
+    """
+    return "/" in name and "kubernetes.io/" not in name and not name.startswith("requests.")
+
+
+def pod_matches_all_terms(terms: tuple[AffinityTerm, ...], pod: Pod, namespace_labels: Mapping[str, str]) -> bool:
+    """Whether ``pod`` is selected by every term; false without terms.
+
+    Source: kubernetes/pkg/scheduler/framework/plugins/interpodaffinity/filtering.go:podMatchesAllAffinityTerms,
+    v1.34.1.
+    """
+    if not terms:
+        return False
+    for term in terms:  # noqa: SIM110 - half the cost of a generator
+        if not term.matches(pod.namespace, pod.labels, namespace_labels):
+            return False
+    return True
+
