@@ -34,7 +34,6 @@ def run(
 
     Exit code 0; 1 if an expectation failed; 2 for bad input; 130 after Ctrl-C (partial results are kept).
     """
-    from eksim.play.run import play
     from eksim.scenario.load import load_scenario
 
     if output is Format.csv:
@@ -46,6 +45,8 @@ def run(
     progress = _Progress() if shown and sys.stderr.isatty() else None
     if target is not None:
         _check_target(target)
+    from eksim.play.run import play
+
     result = play(loaded, chosen, progress)
     if progress is not None:
         progress.close()
@@ -70,9 +71,7 @@ def run(
 def _check_target(target: Path) -> None:
     from eksim.record.result import SUMMARY
 
-    if target.exists() and (
-        not target.is_dir() or (any(target.iterdir()) and not (target / SUMMARY).exists())
-    ):
+    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / SUMMARY).exists())):
         raise InputError(f"{target} is in use by something else", expected="an empty or new directory for results")
 
 

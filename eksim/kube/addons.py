@@ -169,11 +169,17 @@ def coredns(kubernetes_version: str, region: str, replicas: int, today: bool) ->
     }
 
 
-def host_agent(number: int) -> Json:
-    """A further host-network pod on each node, for a node group's ``hostNetworkPods``."""
+def host_agent(number: int, groups: list[str]) -> Json:
+    """A further host-network pod on each node of some groups, for a node group's ``hostNetworkPods``."""
     name = f"host-agent-{number}"
+    group = {"key": "eks.amazonaws.com/nodegroup", "operator": "In", "values": groups}
     return _daemon_set(
         name,
         name,
-        {"hostNetwork": True, "tolerations": EVERYTHING, "containers": [{"name": "agent", "image": "host-agent:1"}]},
+        {
+            "hostNetwork": True,
+            "tolerations": EVERYTHING,
+            "affinity": {"nodeAffinity": _linux(group)},
+            "containers": [{"name": "agent", "image": "host-agent:1"}],
+        },
     )

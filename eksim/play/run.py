@@ -57,27 +57,27 @@ def play(loaded: LoadedScenario, seed: int, progress: Progress | None = None) ->
 def _play(loaded: LoadedScenario, seed: int, progress: Progress | None) -> Result:
     cluster = build(loaded, seed)
     player = Player(cluster, loaded)
-    pending = sorted(
-        ((e.at, i, e) for i, e in enumerate(loaded.scenario.expect) if not isinstance(e.at, str)), key=lambda p: p[:2]
-    )
-    stage = _Stage(cluster, player, [(float(at), i, e) for at, i, e in pending], progress)
+    timed = [(float(e.at), i, e) for i, e in enumerate(loaded.scenario.expect) if e.at != "end"]
+    stage = _Stage(cluster, player, sorted(timed, key=lambda p: p[:2]), progress)
     complete = True
     try:
-        for index, step in enumerate(loaded.scenario.steps):
-            stage.reach(step, index)
-            player.act(index, step)
-        if loaded.scenario.run_for is not None:
-            stage.advance_to(loaded.scenario.run_for)
-        else:
-            stage.settle(SETTLE_LIMIT_S)
-            if stage.pending:
-                stage.advance_to(stage.pending[-1][0])
+        stage.play()
+        if stage.pending:
+            stage.advance_to(stage.pending[-1][0])
         for i, expectation in enumerate(loaded.scenario.expect):
             if expectation.at == "end":
                 player.failures += check(cluster, expectation, f"expect[{i}]")
     except KeyboardInterrupt:
         complete = False
     return _finish(cluster, player, loaded, seed, complete)
+
+
+def perform(cluster: Cluster, loaded: LoadedScenario) -> float | None:
+    """Play a scenario's steps on a built cluster without judging its expectations.
+
+    Returns the simulated seconds at which it was settled, or None if it was not within the limit.
+    """
+    return _Stage(cluster, Player(cluster, loaded), [], None).play()
 
 
 class _Stage:
@@ -94,6 +94,17 @@ class _Stage:
         self.player = player
         self.pending = pending
         self.progress = progress
+
+    def play(self) -> float | None:
+        """All steps, then the run's length or until it is settled; returns when it was settled (None: it is not)."""
+        scenario = self.player.loaded.scenario
+        for index, step in enumerate(scenario.steps):
+            self.reach(step, index)
+            self.player.act(index, step)
+        if scenario.run_for is not None:
+            self.advance_to(scenario.run_for)
+            return self.cluster.clock.now if self.cluster.is_settled() else None
+        return self.cluster.clock.now if self._wait_for(self.cluster.is_settled, SETTLE_LIMIT_S) else None
 
     def reach(self, step: Step, index: int) -> None:
         """Wait as the step says."""
@@ -146,10 +157,6 @@ class _Stage:
                 self.player.loaded.file,
                 expected="a condition that comes about, or a longer timeout",
             )
-
-    def settle(self, limit_s: float) -> None:
-        """Advance until the cluster is settled, or the limit."""
-        self._wait_for(self.cluster.is_settled, limit_s)
 
 
 def _counts_text(counts: dict[str, int]) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from eksim.cluster import Cluster
 from eksim.errors import InputError, Refused
+from eksim.play.expect import check
+from eksim.play.faults import apply_fault
 from eksim.record.result import Failure, LookSeen
 from eksim.scenario.load import LoadedScenario
 from eksim.scenario.looks import Look, parse_look
@@ -75,8 +77,6 @@ class Player:
         elif step.look is not None:
             self._look(step, where)
         if step.expect is not None:
-            from eksim.play.expect import check
-
             self.failures += check(cluster, step.expect, where)
 
     def _accept(self, answer: Refused | Any, where: str) -> None:
@@ -114,7 +114,7 @@ class Player:
 
     def _fault(self, fault: Fault, where: str) -> None:
         node = self._node(fault.node, where) if fault.node is not None else None
-        self.cluster.break_something(fault, node, where)
+        apply_fault(self.cluster, fault, node, where)
 
     # -- looking ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from eksim.catalog import types as catalog
+from eksim.engine.latency import latencies
 from eksim.errors import InputError
+from eksim.scenario.environment import AWS_NODE_ENV, NEWEST_CNI, NEWEST_MINOR, NOT_SIMULATED, OLDEST_CNI, OLDEST_MINOR
 from eksim.scenario.looks import parse_look
 from eksim.scenario.manifest import Manifest, read_manifest
 from eksim.scenario.schema import ACTIONS, NodeGroup, Scenario, Step, Workload
 from eksim.scenario.yamlfile import Path_, YamlFile, dotted, parse_yaml, read_yaml
+from eksim.versions import parse_version
 
 UNTIL = re.compile(r"^(settled|nodes ready|[a-z]+/[-a-z0-9.]+ (available|gone|ready))$")
 #: AWS: subnets and VPC CIDRs are /16 to /28. Source: VPC user guide, "Subnet sizing for IPv4".
@@ -91,7 +95,12 @@ def check_scenario(file: YamlFile, folder: Path) -> LoadedScenario:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
         raise _first_mistake(error, data, check) from None
+    _check_versions(scenario, check)
     _check_cluster(scenario, check)
+    try:
+        latencies(scenario.latency)
+    except ValueError as error:
+        raise check.fail(("latency",), str(error), "default, none, or durations by name") from None
     workloads = [_load_workload(w, check, ("workloads", i), folder) for i, w in enumerate(scenario.workloads)]
     applied: dict[int, LoadedWorkload] = {}
     last = 0.0
@@ -175,6 +184,41 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         if found is not None:
             return found
     return None
+
+
+def _check_versions(scenario: Scenario, check: _Checker) -> None:
+    cluster = scenario.cluster
+    major, minor, _ = parse_version(cluster.kubernetes_version)
+    if major != 1 or not OLDEST_MINOR <= minor <= NEWEST_MINOR:
+        nearest = min(max(minor if major == 1 else NEWEST_MINOR, OLDEST_MINOR), NEWEST_MINOR)
+        raise check.fail(
+            ("cluster", "kubernetesVersion"),
+            f"{cluster.kubernetes_version} is not known",
+            f"1.{OLDEST_MINOR} to 1.{NEWEST_MINOR}",
+            f"1.{nearest}",
+        )
+    version = parse_version(cluster.vpc_cni.version)
+    if not OLDEST_CNI <= version <= NEWEST_CNI:
+        nearest_cni = "v1.7.5" if version < OLDEST_CNI else "v1.23.1"
+        raise check.fail(
+            ("cluster", "vpcCni", "version"), f"{cluster.vpc_cni.version} is not known", "v1.7.5 to v1.23", nearest_cni
+        )
+    check_environment(cluster.vpc_cni.env, check.fail, ("cluster", "vpcCni", "env"))
+
+
+def check_environment(env: dict[str, str], fail: Callable[..., InputError], path: Path_) -> None:
+    """Names of aws-node's environment that exist, and modes that are simulated. Raises ``fail``'s error."""
+    for name, value in env.items():
+        if name not in AWS_NODE_ENV:
+            near = difflib.get_close_matches(name, AWS_NODE_ENV, n=1, cutoff=0.5)
+            raise fail(
+                (*path, name),
+                "is not a variable of aws-node",
+                "one of its documented variables",
+                near[0] if near else "",
+            )
+        if name in NOT_SIMULATED and value.lower() == "true":
+            raise fail((*path, name), f"{NOT_SIMULATED[name]} is not simulated", '"false"')
 
 
 def _check_cluster(scenario: Scenario, check: _Checker) -> None:
@@ -328,6 +372,8 @@ def _check_step(step: Step, check: _Checker, path: Path_, last: float) -> float:
             "settled, nodes ready, KIND/NAME available, or KIND/NAME gone",
             "settled",
         )
+    if step.set_env is not None:
+        check_environment(step.set_env.env, check.fail, (*path, "setEnv", "env"))
     if (step.shows or step.shows_not) and step.look is None:
         raise check.fail(path, "has shows without look", "look: the command whose output is meant")
     if isinstance(step.delete, str | list):

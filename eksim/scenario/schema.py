@@ -242,10 +242,27 @@ class SetEnv(Model):
     env: dict[str, EnvText]
 
 
+Ec2Api = Literal[
+    "AssignPrivateIpAddresses",
+    "AttachNetworkInterface",
+    "CreateNetworkInterface",
+    "CreateTags",
+    "DeleteNetworkInterface",
+    "DescribeInstances",
+    "DescribeInstanceTypes",
+    "DescribeNetworkInterfaces",
+    "DescribeSubnets",
+    "DetachNetworkInterface",
+    "ModifyNetworkInterfaceAttribute",
+    "UnassignPrivateIpAddresses",
+    "metadata",
+]
+
+
 class Fault(Model):
     """Something EC2 refuses or loses; ``for``, ``count`` and ``rate`` bound it, ``node`` and ``subnet`` place it."""
 
-    api: str | None = Field(None, description="The EC2 call that fails, or 'metadata'; with code.")
+    api: Ec2Api | None = Field(None, description="The EC2 call that fails, or 'metadata'; with code.")
     code: str = "RequestLimitExceeded"
     for_: Duration | None = Field(None, alias="for")
     count: int | None = Field(None, ge=1)

@@ -87,13 +87,14 @@ def _check_events(text: str, name: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise InputError(
-                    "nests too deeply", name, _line(event), expected=f"at most {MAX_DEPTH} levels"
-                )
+                raise InputError("nests too deeply", name, _line(event), expected=f"at most {MAX_DEPTH} levels")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.AliasEvent):
             aliases += 1
+        tag = getattr(event, "tag", None)
+        if tag and (not tag.startswith("tag:yaml.org,2002:") or "python" in tag):
+            raise InputError(f"is not YAML: tag {tag}", name, _line(event), expected="plain YAML without tags")
         if nodes > 3 * MAX_NODES or aliases > 1000:
             raise InputError("holds too much", name, _line(event), expected=f"at most {MAX_NODES} values")
 

@@ -12,6 +12,14 @@ from eksim.state.objects import ApiObject, Node, Pod
 from eksim.state.store import Store
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the network could give at most: per node addresses by its ENI limit, and free addresses per subnet."""
+
+    address_limit: dict[str, int] = field(default_factory=dict)
+    subnet_free: dict[str, int] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Snapshot:
     """``now_s``: simulated seconds; ``epoch_s``: calendar time (Unix seconds) of simulated second 0; ``minor``: release.

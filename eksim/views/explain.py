@@ -8,24 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from eksim.state.objects import Node, Pod
-from eksim.state.snapshot import Snapshot
+from eksim.state.snapshot import Snapshot, Usage
 
 #: The limits that can bind, in the words of ``bound_by``.
 POD_SLOTS, ADDRESSES, SUBNET, CPU, MEMORY, NOTHING = "pod slots", "addresses", "subnet", "cpu", "memory", "nothing"
 _BY_REASON = {"Too many pods": POD_SLOTS, "Insufficient cpu": CPU, "Insufficient memory": MEMORY}
 _COUNTED = re.compile(r"(\d+) ([^,.]+(?:\.[^ ,][^,.]*)*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What the network could give at most: per node addresses by its ENI limit, and free addresses per subnet."""
-
-    address_limit: dict[str, int] = field(default_factory=dict)
-    subnet_free: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

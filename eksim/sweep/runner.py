@@ -1,0 +1,162 @@
+"""Running a sweep: chunks of configurations on processes of this machine, or on a Dask cluster; resumable, in a fixed order.
+
+Rows do not depend on the number of workers or their order: each configuration is run from its own seed, and chunks are put
+in order. A shortcut (equal configurations run once) is allowed where a property test proves it equal; ``simulate_all``
+turns it off.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from eksim.errors import InputError
+from eksim.sweep.configure import Base
+from eksim.sweep.dataset import Dataset
+from eksim.sweep.plan import Plan
+from eksim.sweep.row import NODES_UP
+
+CHUNK = 50
+#: How often a chunk whose worker died is tried again.
+RETRIES = 3
+
+Rows = list[dict[str, Any]]
+Progress = Callable[[int, int], None]
+
+
+def run_sweep(
+    plan: Plan,
+    dataset: Dataset | None = None,
+    *,
+    jobs: int | None = None,
+    resume: bool = False,
+    simulate_all: bool = False,
+    dask: str | None = None,
+    progress: Progress | None = None,
+) -> Rows:
+    """All rows, in the order of the configurations. ``dataset``: where chunks are kept as they are done (none: nowhere).
+
+    ``progress(done, total)`` after each chunk. Raises InputError; a failed configuration is a row with its error.
+    """
+    done: dict[int, Rows] = dataset.open(resume) if dataset is not None else {}
+    chunk = dataset.chunk if dataset is not None else CHUNK
+    total = len(plan)
+    finished = sum(map(len, done.values()))
+    if progress is not None:
+        progress(finished, total)
+    todo = (
+        (number, values) for number, values in enumerate(_chunks(plan.configurations(), chunk)) if number not in done
+    )
+    for number, rows in _run_chunks(plan, todo, jobs or os.cpu_count() or 1, simulate_all, dask):
+        if dataset is not None:
+            dataset.write(number, rows)
+        done[number] = rows
+        finished += len(rows)
+        if progress is not None:
+            progress(finished, total)
+    return [row for number in sorted(done) for row in done[number]]
+
+
+def _chunks(items: Iterator[dict[str, Any]], size: int) -> Iterator[Rows]:
+    while True:
+        part = list(itertools.islice(items, size))
+        if not part:
+            return
+        yield part
+
+
+def _run_chunks(
+    plan: Plan, todo: Iterator[tuple[int, Rows]], jobs: int, simulate_all: bool, dask: str | None
+) -> Iterator[tuple[int, Rows]]:
+    if dask is not None:
+        from eksim.sweep.on_dask import run_on_dask
+
+        yield from run_on_dask(dask, plan, todo, simulate_all)
+    elif jobs == 1:
+        worker = Worker(plan.base, plan.folder, plan.node_group, simulate_all)
+        for number, values in todo:
+            yield number, worker.run(values)
+    else:
+        yield from _run_on_processes(plan, todo, jobs, simulate_all)
+
+
+class Worker:
+    """Runs chunks; keeps what configurations share, and the rows of equal ones unless ``simulate_all``."""
+
+    def __init__(self, document: dict[str, Any], folder: str, node_group: str | None, simulate_all: bool) -> None:
+        from eksim.engine.calm import calm_gc
+        from eksim.sweep.row import run_row
+        from eksim.sweep.shortcut import Shortcut
+
+        self.base = Base(document, folder, node_group)
+        self._run_row = run_row
+        self._calm = calm_gc
+        self._shortcut = None if simulate_all else Shortcut(self.base)
+
+    def run(self, chunk: Rows) -> Rows:
+        """The rows of a chunk of configurations."""
+        with self._calm():
+            if self._shortcut is not None:
+                rows = [dict(self._shortcut.row(values)) for values in chunk]
+            else:
+                rows = [self._run_row(self.base, values) for values in chunk]
+        for row in rows:
+            row.pop(NODES_UP, None)
+        return rows
+
+
+_WORKER: Worker | None = None
+
+
+def _start_worker(document: dict[str, Any], folder: str, node_group: str | None, simulate_all: bool) -> None:
+    global _WORKER
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    _WORKER = Worker(document, folder, node_group, simulate_all)
+
+
+def _work(number: int, values: Rows) -> tuple[int, Rows]:
+    assert _WORKER is not None
+    return number, _WORKER.run(values)
+
+
+def _run_on_processes(
+    plan: Plan, todo: Iterator[tuple[int, Rows]], jobs: int, simulate_all: bool
+) -> Iterator[tuple[int, Rows]]:
+    tries: dict[int, int] = {}
+    again: list[tuple[int, Rows]] = []
+    arguments = (plan.base, plan.folder, plan.node_group, simulate_all)
+    while True:
+        with ProcessPoolExecutor(jobs, initializer=_start_worker, initargs=arguments) as pool:
+            waiting: dict[Future[tuple[int, Rows]], tuple[int, Rows]] = {}
+            supply = itertools.chain(again, todo)
+            again = []
+            try:
+                while True:
+                    for number, values in itertools.islice(supply, 3 * jobs - len(waiting)):
+                        waiting[pool.submit(_work, number, values)] = (number, values)
+                    if not waiting:
+                        return
+                    ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in ready:
+                        result = future.result()
+                        del waiting[future]
+                        yield result
+            except BrokenProcessPool:
+                # a worker died (out of memory, killed): what was under way is tried again with a fresh pool
+                again = [*waiting.values(), *again]
+                for number, _ in again:
+                    tries[number] = tries.get(number, 0) + 1
+                    if tries[number] > RETRIES:
+                        raise InputError(
+                            f"the workers died {RETRIES + 1} times on the same configurations (chunk {number})",
+                            expected="enough memory for a configuration; fewer --jobs; what is done is kept for --resume",
+                        ) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
