@@ -331,7 +331,8 @@ class Harness:
             handlers.delete_pod_from_scheduling_queue(old)
             return
         new = copy.copy(old)
-        if self.cleared.pop(key, None) is not None:
+        if key in self.cleared:
+            del self.cleared[key]
             new.nominated_node = ""
         if attempt.nominated is not None and attempt.nominated != attempt.pod.nominated_node:
             new.nominated_node = attempt.nominated

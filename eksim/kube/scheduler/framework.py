@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from eksim.kube.scheduler.events import ClusterEvent, match_cluster_events
+from eksim.kube.scheduler.events import ADD, NODE, NODE_TAINT, ClusterEvent, match_cluster_events
 from eksim.versions import SchedulerRules
 
 if TYPE_CHECKING:
@@ -175,8 +175,15 @@ class Framework:
             events = plugin.events(rules) if rules.events_by_plugin or plugin.name == "NodeResourcesFit" else None
             if events is None:
                 self._wild[plugin.name] = None
-            else:
-                self.registered.extend((plugin.name, event, hint) for event, hint in events)
+                continue
+            own = [(plugin.name, event, hint) for event, hint in events]
+            node_actions = [event.action for _, event, _ in own if event.resource == NODE]
+            if rules.queueing_hints and any(action & ADD for action in node_actions):
+                # Who registers Node/Add but not taints is told of every taint change, without a question
+                # (kubernetes/pkg/scheduler/scheduler.go:buildQueueingHintMap, v1.34.1).
+                if not any(action & NODE_TAINT for action in node_actions):
+                    own.append((plugin.name, ClusterEvent(NODE, NODE_TAINT), always))
+            self.registered.extend(own)
         self._hints: dict[ClusterEvent, tuple[tuple[str, Hint], ...]] = {}
 
     # -- what queueing asks ---------------------------------------------------------------------------------------
