@@ -6,7 +6,6 @@ recorders, and read by views and records.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple, Protocol
 
 from eksim.errors import Refused
@@ -151,7 +150,21 @@ class StoredEvent:
 
     def replaced(self, **fields: Any) -> StoredEvent:
         """A copy with other fields."""
-        out = copy.copy(self)
+        out = StoredEvent(self.name, self.namespace, self.involved, self.type, self.reason, self.message)
+        out.count = self.count
+        out.first_s = self.first_s
+        out.last_s = self.last_s
+        out.event_time_s = self.event_time_s
+        out.series_count = self.series_count
+        out.series_last_s = self.series_last_s
+        out.action = self.action
+        out.related = self.related
+        out.component = self.component
+        out.host = self.host
+        out.reporting_component = self.reporting_component
+        out.reporting_instance = self.reporting_instance
+        out.resource_version = self.resource_version
+        out.expires_s = self.expires_s
         for name, value in fields.items():
             setattr(out, name, value)
         return out

@@ -24,7 +24,6 @@ from eksim.kube.controllers.deployment_rules import (
     new_rs_new_replicas,
     replica_set_fraction,
     replica_set_proportion,
-    revision_of,
     scaling_message,
     set_deployment_condition,
     without_condition,
@@ -62,6 +61,9 @@ class DeploymentController:
         self._client = client
         self._recorder = recorder
         self._rules = rules
+        self._skip_idle_syncs = settings.skip_idle_syncs
+        #: the Deployment whose status is being written as the next sync would find it
+        self._settling: ApiObject | None = None
         self.queue = WorkQueue(clock, self._process, settings.deployment_workers)
         self._specs: dict[str, DeploymentSpec] = {}
         self._views: dict[str, ReplicaSetView] = {}
@@ -87,7 +89,8 @@ class DeploymentController:
 
     def object_updated(self, obj: ApiObject, old: ApiObject) -> None:
         """updateDeployment."""
-        self.queue.add(obj.key)
+        if obj is not self._settling:
+            self.queue.add(obj.key)
 
     def object_deleted(self, obj: ApiObject) -> None:
         """deleteDeployment."""
@@ -156,11 +159,18 @@ class DeploymentController:
         if d.spec.paused:
             self._sync_scale(d, replica_sets)
             return
-        new, old = self._split(d, replica_sets, create=False)
-        if self._is_scaling_event(d, new, old):
+        found = self._split(d, replica_sets, create=False)
+        if self._is_scaling_event(d, *found):
             self._sync_scale(d, replica_sets)
         elif d.spec.rolling:
-            self._rollout_rolling(d, replica_sets)
+            # looking once more finds the same, if there is a new ReplicaSet and nothing was written
+            new = found[0]
+            if new is None or d.wrote:
+                new, old = self._split(d, replica_sets, create=True)
+                assert new is not None
+                self._rollout_rolling(d, new, old)
+            else:
+                self._rollout_rolling(d, new, found[1])
         else:
             self._rollout_recreate(d, replica_sets)
 
@@ -226,13 +236,14 @@ class DeploymentController:
         self, d: DeploymentView, found: ReplicaSetView | None, old: list[ReplicaSetView], create: bool
     ) -> ReplicaSetView | None:
         """Source: kubernetes/pkg/controller/deployment/sync.go:getNewReplicaSet, v1.34.1."""
-        revision = max([0, *(revision_of(rs.annotations) for rs in old)]) + 1
+        revision = max(rs.revision for rs in old) + 1 if old else 1
         spec = d.spec
         if found is not None:
             annotations = new_replica_set_annotations(d.annotations, found.annotations, revision)
             min_ready_differs = found.min_ready_s != spec.min_ready_s
             if annotations is not None or min_ready_differs:
                 return self._update_replica_set(
+                    d,
                     found,
                     annotations if annotations is not None else found.annotations,
                     {**found.spec, "minReadySeconds": spec.min_ready_s} if min_ready_differs else found.spec,
@@ -278,6 +289,7 @@ class DeploymentController:
             annotations=annotations,
             owner=Owner(KIND, obj.name, obj.uid, obj.api_version),
         )
+        d.wrote = True
         created = self._client.create_object(made)
         existed = False
         if isinstance(created, Refused):
@@ -319,8 +331,11 @@ class DeploymentController:
         d.annotations = {**d.annotations, REVISION: revision}
         return True
 
-    def _update_replica_set(self, rs: ReplicaSetView, annotations: dict[str, str], spec: Json) -> ReplicaSetView:
+    def _update_replica_set(
+        self, d: DeploymentView, rs: ReplicaSetView, annotations: dict[str, str], spec: Json
+    ) -> ReplicaSetView:
         """PUT of a ReplicaSet as read, with other annotations and spec."""
+        d.wrote = True
         self._client.bucket.reserve()
         refused = self._store.update_object(
             rs.obj,
@@ -413,7 +428,7 @@ class DeploymentController:
         if not resized and annotations.get(DESIRED_REPLICAS) == desired and annotations.get(MAX_REPLICAS) == most:
             return rs
         annotations = {**annotations, DESIRED_REPLICAS: desired, MAX_REPLICAS: most}
-        updated = self._update_replica_set(rs, annotations, {**rs.spec, "replicas": size} if resized else rs.spec)
+        updated = self._update_replica_set(d, rs, annotations, {**rs.spec, "replicas": size} if resized else rs.spec)
         if resized:
             growing = size > rs.replicas if up is None else up
             text = scaling_message(self._rules.scaling_event_words, growing, rs.name, rs.replicas, size)
@@ -422,13 +437,12 @@ class DeploymentController:
 
     # -- rolling update -------------------------------------------------------------------------------------------------
 
-    def _rollout_rolling(self, d: DeploymentView, replica_sets: list[ReplicaSetView]) -> None:
+    def _rollout_rolling(self, d: DeploymentView, new: ReplicaSetView, old: list[ReplicaSetView]) -> None:
         """Source: kubernetes/pkg/controller/deployment/rolling.go:rolloutRolling, v1.34.1."""
-        new, old = self._split(d, replica_sets, create=True)
-        assert new is not None
         if (
             not self._reconcile_new_replica_set(d, new, old)
             and not self._reconcile_old_replica_sets(d, new, old)
+            and old
             and self._is_complete(d, d.status)
         ):
             self._cleanup(d, old)
@@ -638,7 +652,16 @@ class DeploymentController:
             self._requeue_stuck(d, status)
             return
         d.take(status)
-        self._write(d)
+        if self._skip_idle_syncs and not old and not d.wrote and d.spec.rolling:
+            # the next sync would find nothing but this to do
+            self._settling = d.obj
+            try:
+                self._write(d)
+            finally:
+                self._settling = None
+            self._requeue_stuck(d, status)
+        else:
+            self._write(d)
 
     def _estimate_progress(
         self, d: DeploymentView, status: Json, conditions: list[Json], current: Json | None, subject: str
@@ -703,6 +726,7 @@ class DeploymentController:
             self.queue.add_after(d.obj.key, after + 1.0)
 
     def _try_write(self, d: DeploymentView) -> Refused | None:
+        d.wrote = True
         self._client.bucket.reserve()
         obj = d.obj
         if d.version != obj.resource_version:
@@ -730,7 +754,7 @@ class DeploymentController:
         if surplus <= 0:
             return
         alive.sort(key=ReplicaSetView.by_creation)
-        alive.sort(key=lambda rs: revision_of(rs.annotations))
+        alive.sort(key=lambda rs: rs.revision)
         for rs in alive[:surplus]:
             if rs.actual or rs.replicas or rs.generation > rs.observed_generation:
                 continue

@@ -117,26 +117,28 @@ def new_replica_set_annotations(
     Returning to an old ReplicaSet raises its revision and appends the former to its history.
     Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:SetNewReplicaSetAnnotations, v1.34.1.
     """
-    out = dict(replica_set)
-    changed = False
-    for key, value in deployment.items():
-        if key not in ANNOTATIONS_TO_SKIP and out.get(key) != value:
-            out[key] = value
-            changed = True
-    old_text = out.get(REVISION)
+    copied = {
+        key: value
+        for key, value in deployment.items()
+        if key not in ANNOTATIONS_TO_SKIP and replica_set.get(key) != value
+    }
+    changed = bool(copied)
+    old_text = replica_set.get(REVISION)
     try:
         old = int(old_text) if old_text else 0
     except ValueError:
         # without a readable revision the real code gives up here and reports no change
         return None
+    if not changed and old >= new_revision:
+        return None
+    out = {**replica_set, **copied}
     if old < new_revision:
         out[REVISION] = str(new_revision)
-        changed = True
         if old_text is not None:
             history = _extended_history(out.get(REVISION_HISTORY, ""), old_text)
             if history is not None:
                 out[REVISION_HISTORY] = history
-    return out if changed else None
+    return out
 
 
 def _extended_history(history: str, revision: str) -> str | None:

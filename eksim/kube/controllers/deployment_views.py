@@ -14,6 +14,7 @@ from eksim.kube.controllers.deployment_rules import (
     get_condition,
     max_unavailable,
     resolve_fenceposts,
+    revision_of,
     whole_second,
 )
 from eksim.kube.controllers.informers import Templates
@@ -26,6 +27,7 @@ class DeploymentSpec:
     """A Deployment's spec with its fenceposts resolved. ``deadline_s``, ``history_limit``: None if there is none."""
 
     __slots__ = (
+        "_last",
         "_selector",
         "deadline_s",
         "history_limit",
@@ -62,10 +64,15 @@ class DeploymentSpec:
         self.template: Json = spec.get("template") or {}
         self.selector_manifest: Json = spec.get("selector") or {}
         self._selector = templates.selector(spec.get("selector"))
+        self._last: tuple[Mapping[str, str] | None, bool] = (None, False)
 
     def selects(self, labels: Mapping[str, str]) -> bool:
         """Whether the selector matches; an empty one matches nothing here."""
-        return not self._selector.empty and self._selector.matches(labels)
+        last, found = self._last
+        if last is not labels:
+            found = not self._selector.empty and self._selector.matches(labels)
+            self._last = (labels, found)
+        return found
 
 
 class DeploymentView:
@@ -74,7 +81,7 @@ class DeploymentView:
     ``status`` is what was read or last computed; :meth:`full_status` is what a write sends.
     """
 
-    __slots__ = ("annotations", "collision_count", "conditions", "obj", "spec", "status", "version")
+    __slots__ = ("annotations", "collision_count", "conditions", "obj", "spec", "status", "version", "wrote")
 
     def __init__(self, obj: ApiObject, spec: DeploymentSpec) -> None:
         self.obj = obj
@@ -84,6 +91,8 @@ class DeploymentView:
         self.conditions: list[Json] = obj.status.get("conditions") or []
         self.collision_count: int | None = obj.status.get("collisionCount")
         self.annotations = obj.annotations
+        #: whether this sync has written anything
+        self.wrote = False
 
     def take(self, status: Json) -> None:
         """The sync's new status, to be written."""
@@ -119,6 +128,7 @@ class ReplicaSetView:
         "observed_generation",
         "ready",
         "replicas",
+        "revision",
         "spec",
         "template",
         "uid",
@@ -133,6 +143,7 @@ class ReplicaSetView:
         self.created_s = whole_second(obj.created_s)
         self.generation = obj.generation
         self.annotations = obj.annotations
+        self.revision = revision_of(obj.annotations)
         spec = self.spec = obj.spec
         replicas = spec.get("replicas")
         self.replicas: int = 1 if replicas is None else replicas

@@ -7,6 +7,7 @@ kind of owner it is. Called by the store; used by every controller.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from eksim.kube.controllers.deployment_rules import HASH_LABEL
@@ -258,6 +259,8 @@ class Templates:
 
     def __init__(self, rules: KubernetesRules) -> None:
         self.rules = rules
+        #: how a pod's spec as written becomes the spec as stored (the API server's admission, where there is one)
+        self.parse: Callable[[Json], PodSpec] = lambda manifest: PodSpec.parse(manifest, rules)
         # by identity; the second part keeps the key alive
         self._specs: dict[int, tuple[PodSpec, Json]] = {}
         self._sums: dict[int, tuple[TemplateSum, Json]] = {}
@@ -271,7 +274,7 @@ class Templates:
         manifest = template.get("spec") or {}
         found = self._specs.get(id(manifest))
         if found is None:
-            found = self._specs[id(manifest)] = (PodSpec.parse(manifest, self.rules), manifest)
+            found = self._specs[id(manifest)] = (self.parse(manifest), manifest)
         return found[0]
 
     def sum(self, template: Json) -> TemplateSum:

@@ -15,7 +15,9 @@ from eksim.errors import Refused
 from eksim.kube.controllers.base import ApiClient, ControllerSettings, Namer, StreamNamer, TokenBucket, WorkQueue
 from eksim.kube.controllers.daemonset import DaemonSetController
 from eksim.kube.controllers.deployment import DeploymentController
+from eksim.kube.controllers.garbage import GarbageCollector
 from eksim.kube.controllers.informers import Informers, Templates
+from eksim.kube.controllers.podgc import PodCollector
 from eksim.kube.controllers.replicaset import ReplicaSetController
 from eksim.parts import EventRecorder
 from eksim.state.objects import Pod
@@ -136,9 +138,24 @@ def _daemonset(manager: Controllers) -> Controller:
     )
 
 
+def _garbage(manager: Controllers) -> Controller:
+    return GarbageCollector(manager.clock, manager.store, manager.informers, manager.client())
+
+
+def _podgc(manager: Controllers) -> Controller:
+    return PodCollector(
+        manager.clock,
+        manager.store,
+        manager.client(),
+        sets_condition=manager.rules.scheduler.disruption_target,
+    )
+
+
 #: Controllers by name, in the order in which they are built (and hear of changes).
 FACTORIES: dict[str, Callable[[Controllers], Controller]] = {
     "deployment": _deployment,
     "replicaset": _replicaset,
     "daemonset": _daemonset,
+    "garbage": _garbage,
+    "podgc": _podgc,
 }
