@@ -83,7 +83,7 @@ class Ec2:
         *,
         placement: Placement | None = None,
         lag: MetadataLag | None = None,
-        throttle: Throttle | None = None,
+        throttled: bool = True,
         no_block_at_create: Refused = NO_BLOCK_AT_CREATE,
         new_eni_id: Callable[[], str] | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class Ec2:
         self.network = network
         self.latencies = latencies
         self.faults = Faults(streams["ec2/faults"])
-        self.throttle = throttle
+        self.throttle = Throttle() if throttled else None
         self.placement: Placement = placement or Scattered(streams["ec2/placement"])
         address_lag = latencies.get("metadata/address", NO_LATENCY)
         self.lag = lag or MetadataLag(
@@ -227,6 +227,8 @@ class Ec2:
             eni = self.network.enis.get(eni_id)
             if eni is None:
                 return not_found(eni_id)
+            if self.network.instances.get(caller.node) is not caller:
+                return Refused("InvalidInstanceID.NotFound", f"The instance ID '{caller.id}' does not exist")
             if len(caller.enis) >= caller.max_enis:
                 return Refused(
                     "AttachmentLimitExceeded", f"Interface count {caller.max_enis + 1} exceeds the limit for {caller.type}"
@@ -427,16 +429,30 @@ class Ec2:
     def _call(self, call: Call, subnet: str, do: Callable[[], T | Refused]) -> Request[T]:
         """Take the latency, then refuse or do; tell the store."""
         now = self.clock.now
-        refused = self.faults.refusal(call.api, call.node, subnet, now)
+        fault = self.faults.strikes(call.api, call.node, subnet, now)
+        refused = None if fault is None else fault.refusal
         if refused is None and self.throttle is not None and self.throttle.refuses(call.api, now):
             refused = THROTTLED
+        if refused is not None and (fault is None or not fault.lasting) and call.node in self.network.instances:
+            self.network.instances[call.node].passing_refusals += 1
         latency = self.latencies.get("ec2/" + call.api)
         if latency is not None:
             delay = latency.draw(self._latency_stream)
             if delay > 0:
-                yield self.clock.sleep(delay)
-                call.end_s = self.clock.now
+                try:
+                    yield self.clock.sleep(delay)
+                except GeneratorExit:
+                    # the daemon died; EC2 has the request and does it all the same
+                    self.clock.arm(now + delay, NETWORK, self._do_anyway, call, refused, do)
+                    raise
+        return self._do(call, refused, do)
+
+    def _do_anyway(self, call: Call, refused: Refused | None, do: Callable[[], Any]) -> None:
+        self._do(call, refused, do)
+
+    def _do(self, call: Call, refused: Refused | None, do: Callable[[], T | Refused]) -> T | Refused:
         result = do() if refused is None else refused
+        call.end_s = self.clock.now
         if isinstance(result, Refused):
             call.error = result.code
         self.store.emit(Verb.EC2_CALL, call)

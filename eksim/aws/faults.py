@@ -8,6 +8,8 @@ is in :mod:`eksim.aws.ec2` (``lose_eni`` and its like).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from eksim.engine.streams import Stream
 from eksim.errors import InputError, Refused
 from eksim.state.network import NEVER
@@ -77,6 +79,20 @@ class Fault:
         self.until_s = until_s
         self.rate = rate
 
+    @property
+    def refusal(self) -> Refused:
+        """EC2's answer to a call that it strikes."""
+        return Refused(self.code, self.message)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it strikes every call until somebody heals it."""
+        return self.count is None and self.until_s == NEVER and self.rate >= 1.0
+
+    def touches(self, node: str, now: float) -> bool:
+        """Whether it strikes calls of the node, now or later."""
+        return (not self.node or self.node == node) and now < self.until_s
+
 
 class Faults:
     """The faults in force; ``version`` rises with each that is added or taken away."""
@@ -85,11 +101,18 @@ class Faults:
         self._stream = stream
         self._by_api: dict[str, list[Fault]] = {}
         self.version = 0
+        #: told after each fault added or taken away
+        self.on_change: Callable[[], None] | None = None
+
+    def _changed(self) -> None:
+        self.version += 1
+        if self.on_change is not None:
+            self.on_change()
 
     def add(self, fault: Fault) -> Fault:
         """Break something."""
         self._by_api.setdefault(fault.api, []).append(fault)
-        self.version += 1
+        self._changed()
         return fault
 
     def remove(self, fault: Fault) -> None:
@@ -97,7 +120,7 @@ class Faults:
         queue = self._by_api.get(fault.api, [])
         if fault in queue:
             queue.remove(fault)
-            self.version += 1
+            self._changed()
 
     def clear(self, api: str = "") -> None:
         """Heal every fault, or every one of an API."""
@@ -105,10 +128,10 @@ class Faults:
             self._by_api.pop(api, None)
         else:
             self._by_api.clear()
-        self.version += 1
+        self._changed()
 
-    def refusal(self, api: str, node: str, subnet: str, now: float) -> Refused | None:
-        """The answer of a broken call, or None; counts the call."""
+    def strikes(self, api: str, node: str, subnet: str, now: float) -> Fault | None:
+        """The fault that this call meets, or None; counts the call."""
         queue = self._by_api.get(api)
         if not queue:
             return None
@@ -126,18 +149,9 @@ class Faults:
                 fault.count -= 1
                 if fault.count <= 0:
                     queue.remove(fault)
-            return Refused(fault.code, fault.message)
+            return fault
         return None
 
-    def passing(self, node: str) -> bool:
-        """Whether a fault that touches the node will pass by itself (it has a count, an end or a rate)."""
-        return any(
-            (fault.count is not None or fault.until_s < NEVER or fault.rate < 1.0)
-            and (not fault.node or fault.node == node)
-            for queue in self._by_api.values()
-            for fault in queue
-        )
-
-    def touches_metadata(self, node: str) -> bool:
+    def touches_metadata(self, node: str, now: float) -> bool:
         """Whether reading metadata may fail on that node, now or later."""
-        return any(not fault.node or fault.node == node for fault in self._by_api.get("metadata", ()))
+        return any(fault.touches(node, now) for fault in self._by_api.get("metadata", ()))

@@ -76,9 +76,9 @@ class AwsUtils:
     def get_attached_enis(self, node: NodeIpam, *, told: bool = True) -> list[Attached] | Refused:
         """What metadata shows now. Source: awsutils.go:GetAttachedENIs, v1.23.1."""
         now = self.clock.now
-        error = self.ec2.faults.refusal("metadata", node.name, "", now)
+        fault = self.ec2.faults.strikes("metadata", node.name, "", now)
         found: list[Attached] | Refused
-        found = self.sdk.text(node, error) if error is not None else attached_enis(node.instance, now)
+        found = attached_enis(node.instance, now) if fault is None else self.sdk.text(node, fault.refusal)
         if told and self._tap is not None:
             self._tell(node, "GetAttachedENIs", now, found, n=0 if isinstance(found, Refused) else len(found))
         return found

@@ -352,6 +352,15 @@ class Datastore:
             return list(found.values())
         return [found[n] for n in self._order.walk("allocatable", self.pool, self.node) if n in found]
 
+    def has_allocatable_eni(self, max_per_eni: int, skip_primary: bool) -> bool:
+        """Whether :meth:`allocatable_enis` would find any."""
+        skip_trunk = self.rules.tries_every_eni
+        for eni in self.enis.values():
+            if eni.cidrs.count < max_per_eni and not eni.excluded:
+                if not (skip_primary and eni.primary) and not (skip_trunk and eni.trunk):
+                    return True
+        return False
+
     def walk_enis(self, what: str) -> list[DatastoreEni]:
         """All ENIs in the order of a walk over a copy (GetENIInfos); no draw where order cannot matter."""
         if len(self._ids) < 2:

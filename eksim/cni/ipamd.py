@@ -18,15 +18,14 @@ from eksim.cni.datastore import Datastore, PoolStats
 from eksim.cni.eni import EPSILON_S, DatastoreEni
 from eksim.cni.gomap import GoMap, MapOrder
 from eksim.cni.node import NodeIpam
+from eksim.cni.nodeinit import node_init
 from eksim.cni.pool import (
     DECREASE_INTERVAL_S,
     INSUFFICIENT_PAUSE_S,
     MONITOR_INTERVAL_S,
     RECONCILE_COOLDOWN_S,
-    Limits,
     get_eni_resources_to_allocate,
     get_items_needed,
-    get_max_eni,
     growth_is_gated,
     has_surplus_for_eni,
     is_datastore_pool_too_high,
@@ -42,9 +41,6 @@ from eksim.state.network import PREFIX
 from eksim.state.store import Store
 
 # Constants of ipamd.go, v1.23.1.
-SETUP_TRIES = 6
-SETUP_PAUSE_S = 10.0
-DEFAULT_MAX_PODS = 110
 INSUFFICIENT = ("InsufficientCidrBlocks", "InsufficientFreeAddressesInSubnet")
 ADDRESS_LIMIT = "PrivateIpAddressLimitExceeded"
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
@@ -64,134 +60,12 @@ class Ipamd:
         #: told when an excluded ENI's item has left a datastore by itself
         self.on_late_change: Callable[[NodeIpam], None] | None = None
 
-    # -- start --------------------------------------------------------------------------------------------------
+    # -- start and end -----------------------------------------------------------------------------------------
 
-    def node_init(self, node: NodeIpam) -> Steps[Refused | None]:
-        """A start of the daemon, up to the first increase step; an error ends the process.
-
-        Source: ipamd.go:New, nodeInit, v1.23.1 and v1.7.5.
-        """
-        node.reset()
-        settings, rules = node.settings, node.rules
-        node.prefix_mode = settings.prefix_delegation and node.instance.nitro
-        node.limits = Limits(
-            get_max_eni(node.instance.max_enis, settings.max_eni), node.instance.ipv4_per_eni - 1
-        )
-        if rules.security_group_refresh == "first":
-            error = yield from self._refresh_security_groups_from_metadata(node, first=True)
-            if error is not None:
-                return wrap("ipamd: can not initialize with AWS SDK interface", error)
-        described = yield from self.aws.describe_all_enis(node)
-        if isinstance(described, Refused):
-            text = "ipamd init: failed to retrieve attached ENIs info"
-            return Refused("", text) if rules.sdk == "v1" else wrap(text, described)
-        self.set_unmanaged_enis(node, described)
-        enis = self.filter_unmanaged_enis(node, described)
-        node.datastore = ds = Datastore(node.name, node.prefix_mode, settings.cooldown_s, rules, self.order)
-        for attached in self.in_map_order("start-enis", node, enis):
-            error = yield from self._set_up_at_start(node, attached)
-            if error is not None:
-                node.datastore = None
-                return error
-        self._read_backing_store(node)
-        yield from self._give_back_at_start(node)
-        if settings.provisioning and rules.security_group_refresh == "before-growth":
-            managed = [id for id in ds.enis if node.unmanaged is None or id not in node.unmanaged]
-            if not settings.custom_networking:
-                yield from self.aws.apply_security_groups(node, managed)
-        api_node = self.store.nodes.get(node.name)
-        node.max_pods = DEFAULT_MAX_PODS if api_node is None else api_node.capacity.get("pods", DEFAULT_MAX_PODS)
-        if settings.provisioning:
-            error = yield from self._handle_pre_scaling(node)
-            if error is None and rules.security_group_refresh == "last":
-                error = yield from self._refresh_security_groups_from_metadata(node, first=False)
-            if error is not None:
-                self.stop(node)
-                return error
-        self._tell_pool(node)
-        return None
-
-    def _refresh_security_groups_from_metadata(self, node: NodeIpam, *, first: bool) -> Steps[Refused | None]:
-        """Source: awsutils.go:refreshSGIDs, setPrimaryENI, v1.7.5 (metadata's list is read twice); RefreshSGIDs, v1.9.0."""
-        if first:
-            enis = self.aws.get_attached_enis(node, told=False)
-            if isinstance(enis, Refused):
-                text = "get instance metadata: failed to find primary ENI: set primary ENI: failed to retrieve interfaces data"
-                return wrap(text, enis)
-        if node.settings.custom_networking:
-            return None
-        enis = self.aws.get_attached_enis(node, told=False)
-        if isinstance(enis, Refused):
-            text = "get attached ENIs: failed to retrieve interfaces data"
-            return wrap("DescribeAllENIs: failed to get local ENI metadata", wrap(text, enis) if first else enis)
-        ids = [a.eni.id for a in enis if node.unmanaged is None or a.eni.id not in node.unmanaged]
-        error = yield from self.aws.apply_security_groups(node, ids)
+    def node_init(self, node: NodeIpam, running: Steps[None] | None = None) -> Steps[Refused | None]:
+        """A start of the daemon; an error ends the process. ``running``: the process that the start is part of."""
+        error = yield from node_init(self, node, running)
         return error
-
-    def _set_up_at_start(self, node: NodeIpam, attached: Attached) -> Steps[Refused | None]:
-        """Tag the ENI, and set it up in up to six tries; only a failure to tag is an error of the start."""
-        eni = attached.eni
-        if node.rules.tags_at_creation and node.settings.provisioning and eni.type != "trunk":
-            error = yield from self.aws.tag_eni(node, eni)
-            if error is not None:
-                return wrap(f"ipamd init: failed to tag managed ENI {eni.id}", error)
-        tries = 0
-        while True:
-            tries += 1
-            error = yield from self.setup_eni(node, attached)
-            if error is None or tries == SETUP_TRIES:
-                return None
-            yield self.clock.sleep(SETUP_PAUSE_S)
-
-    def _read_backing_store(self, node: NodeIpam) -> None:
-        """Take over what the checkpoint knows; entries whose pod or address is gone are dropped, cool-downs are lost.
-
-        Source: data_store.go:ReadBackingStore, normalizeCheckpointDataByPodVethExistence, v1.23.1. Before v1.12 the
-        container runtime's sandboxes are asked, which comes to the same.
-        """
-        for key in node.gone:
-            node.checkpoint.pop(key, None)
-        node.gone = {}
-        for key, address in node.checkpoint.items():
-            node.ds.restore(key, address)
-        if node.rules.checkpoint_file:
-            node.checkpoint = {}
-
-    def _give_back_at_start(self, node: NodeIpam) -> Steps[None]:
-        """Excluded ENIs give back their unused items of this mode, then all ENIs those of the other mode.
-
-        Source: ipamd.go:checkAndHandleAllENIExclusion, tryUnassignIPsFromENIs, tryUnassignPrefixesFromENIs, v1.23.1.
-        """
-        ds = node.ds
-        if not node.rules.prefix_delegation:
-            return
-        if any(eni.excluded for eni in ds.enis.values()):
-            for eni in ds.walk_enis("start-excluded"):
-                if eni.excluded:
-                    yield from self.try_unassign_unused(node, eni, prefixes=node.prefix_mode)
-        if any(ds.unused_of_kind(eni, prefixes=not node.prefix_mode) for eni in ds.enis.values()):
-            for eni in ds.walk_enis("start-unassign"):
-                yield from self.try_unassign_unused(node, eni, prefixes=not node.prefix_mode)
-
-    def _handle_pre_scaling(self, node: NodeIpam) -> Steps[Refused | None]:
-        """One increase step; until v1.12 it only fills one ENI, low or not.
-
-        Source: ipamd.go:handlePreScaling, v1.23.1; nodeInit, v1.9.0.
-        """
-        if node.rules.start_fills_one_eni:
-            increased, error = yield from self._try_assign_cidrs(node)
-            if error is not None:
-                return error
-            if increased:
-                node.last_pool_action_s = self.clock.now
-            return None
-        if self.is_pool_too_low(node, node.ds.stats()):
-            error = yield from self.increase_datastore_pool(node)
-            if error is not None:
-                return Refused("", "error while trying to increase datastore pool")
-            if node.settings.custom_networking and node.ds.stats().total == 0:
-                return Refused("", "Failed to attach any ENIs for custom networking")
-        return None
 
     def stop(self, node: NodeIpam) -> None:
         """The process ends; the checkpoint file stays."""
@@ -238,7 +112,7 @@ class Ipamd:
         if decreased and not node.rules.decrease_marks_at_begin:
             node.last_decrease_s = node.last_pool_action_s = self.clock.now
         if ds.version != version:
-            self._tell_pool(node)
+            self.tell_pool(node)
 
     def node_ip_pool_reconcile(self, node: NodeIpam) -> Steps[None]:
         """The reconcile check. Source: ipamd.go:nodeIPPoolReconcile, v1.23.1."""
@@ -246,7 +120,7 @@ class Ipamd:
         version = ds.version
         yield from node_ip_pool_reconcile(self, node)
         if ds.version != version:
-            self._tell_pool(node)
+            self.tell_pool(node)
 
     def is_pool_too_low(self, node: NodeIpam, stats: PoolStats) -> bool:
         """Source: ipamd.go:isDatastorePoolTooLow, v1.23.1."""
@@ -326,7 +200,7 @@ class Ipamd:
 
     def _try_free_eni(self, node: NodeIpam) -> Steps[None]:
         """Free one ENI that may go; it leaves the datastore first. Source: ipamd.go:tryFreeENI, v1.23.1."""
-        if node.terminating or self._is_growth_forbidden(node):
+        if node.terminating or self.is_growth_forbidden(node):
             return
         eni = self.deletable_eni(node)
         if eni is None:
@@ -341,7 +215,7 @@ class Ipamd:
             self.clock.now, want.warm_ip_target, want.minimum_ip_target, want.warm_prefix_target
         )
 
-    def _is_growth_forbidden(self, node: NodeIpam) -> bool:
+    def is_growth_forbidden(self, node: NodeIpam) -> bool:
         """A cordoned node, unless AWS_MANAGE_ENIS_NON_SCHEDULABLE. Source: ipamd.go:isNodeNonSchedulable, v1.23.1."""
         return not node.settings.manage_on_cordoned and self.is_node_non_schedulable(node)
 
@@ -370,17 +244,18 @@ class Ipamd:
         Source: ipamd.go:increaseDatastorePool, v1.23.1, v1.13.0, v1.9.0; increaseIPPool, v1.7.5.
         """
         rules = node.rules
-        if node.terminating or self._is_growth_forbidden(node) or self.is_paused(node):
+        if node.terminating or self.is_growth_forbidden(node) or self.is_paused(node):
             return None
         seen = self._surroundings(node)
-        increased, error = yield from self._try_assign_cidrs(node)
+        passing = node.instance.passing_refusals
+        increased, error = yield from self.try_assign_cidrs(node)
         if error is not None:
             if error.code in rules.pausing_codes:
                 node.last_insufficient_s = self.clock.now
-                node.dead_end = seen
+                self._note_dead_end(node, seen, passing)
                 return None
             if not rules.failed_assign_tries_eni:
-                node.dead_end = seen
+                self._note_dead_end(node, seen, passing)
                 return error
         if increased:
             node.last_pool_action_s = self.clock.now
@@ -389,10 +264,15 @@ class Ipamd:
             if error is None:
                 node.last_pool_action_s = self.clock.now
             else:
-                node.dead_end = seen
+                self._note_dead_end(node, seen, passing)
         else:
-            node.dead_end = seen
+            self._note_dead_end(node, seen, passing)
         return None
+
+    @staticmethod
+    def _note_dead_end(node: NodeIpam, seen: tuple[object, ...], passing: int) -> None:
+        """Remember what was refused, unless a refusal passes by itself (throttling, a fault with an end)."""
+        node.dead_end = seen if node.instance.passing_refusals == passing else None
 
     def _surroundings(self, node: NodeIpam) -> tuple[object, ...]:
         """What an increase depends on; if it is the same as at a refusal, trying again cannot help."""
@@ -408,12 +288,8 @@ class Ipamd:
         )
 
     def is_at_dead_end(self, node: NodeIpam) -> bool:
-        """The last increase was refused by what has not changed since (not by a fault that passes by itself)."""
-        return (
-            node.dead_end is not None
-            and not self.ec2.faults.passing(node.name)
-            and node.dead_end == self._surroundings(node)
-        )
+        """The last increase was refused by what has not changed since."""
+        return node.dead_end is not None and node.dead_end == self._surroundings(node)
 
     def _try_allocate_eni(self, node: NodeIpam) -> Steps[Refused | None]:
         """Create, attach, wait for metadata, set up. Source: ipamd.go:tryAllocateENI, v1.23.1, v1.9.0 and v1.7.5."""
@@ -447,7 +323,7 @@ class Ipamd:
             node.ds.stats(), node.settings, node.limits, node.prefix_mode, node.rules
         )
 
-    def _try_assign_cidrs(self, node: NodeIpam) -> Steps[tuple[bool, Refused | None]]:
+    def try_assign_cidrs(self, node: NodeIpam) -> Steps[tuple[bool, Refused | None]]:
         """Items for an ENI that has room: whether the pool grew, and an error.
 
         Source: ipamd.go:tryAssignIPs, tryAssignPrefixes, v1.23.1, v1.9.0 and v1.7.5.
@@ -574,7 +450,7 @@ class Ipamd:
 
     def _deallocate_empty_cidr(self, node: NodeIpam, ds: Datastore, eni: DatastoreEni, address: int) -> None:
         if node.datastore is ds and ds.deallocate_empty_cidr(eni, ds.item_of(address, eni)):
-            self._tell_pool(node)
+            self.tell_pool(node)
             if self.on_late_change is not None:
                 self.on_late_change(node)
 
@@ -589,5 +465,6 @@ class Ipamd:
             self.order.add(places, i)
         return [enis[i] for i in self.order.walk(what, places, node.name)]
 
-    def _tell_pool(self, node: NodeIpam) -> None:
+    def tell_pool(self, node: NodeIpam) -> None:
+        """The pool has changed."""
         self.store.emit(Verb.POOL_CHANGED, node.name, node.ds.stats())

@@ -5,9 +5,8 @@ There is one :class:`~eksim.cni.ipamd.Ipamd` for all nodes; what differs between
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import simpy
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, NamedTuple
 
 from eksim.cni.datastore import Datastore
 from eksim.cni.pool import Limits
@@ -17,6 +16,16 @@ from eksim.state.network import Instance
 from eksim.versions import CniRules
 
 NEVER = float("-inf")
+INFINITY = float("inf")
+
+
+class Assignment(NamedTuple):
+    """A pod sandbox and its address (an int)."""
+
+    address: int
+    sandbox: str
+    namespace: str
+    pod: str
 
 
 class NodeIpam:
@@ -28,7 +37,10 @@ class NodeIpam:
     ``gone``: sandboxes deleted while ipamd was down. ``eni_config``: the subnet of the node's
     ENIConfig ("" without one). ``dead_end``: what the pool looked like when its last increase was refused.
 
-    The loop: turn k updates at ``origin_s + k·period + 2.5`` and reconciles 2.5 s later; see :mod:`eksim.cni.plugin`.
+    The loop: turn k updates at ``origin_s + k·period + 2.5`` and reconciles 2.5 s later; ``timer`` is armed for its next
+    place, ``reconcile_s`` is the next place of a reconcile that will find work; see :mod:`eksim.cni.loop`.
+    ``running``: the work under way. ``start``: counts the starts of the daemon. ``sandboxes``: pods' sandboxes with an
+    address, as the kubelet knows them.
     """
 
     __slots__ = (
@@ -37,6 +49,7 @@ class NodeIpam:
         "datastore",
         "dead_end",
         "eni_config",
+        "eni_limit",
         "env",
         "gone",
         "instance",
@@ -46,17 +59,19 @@ class NodeIpam:
         "limits",
         "max_pods",
         "name",
+        "on_serving",
         "origin_s",
         "prefix_mode",
-        "process",
+        "reconcile_s",
         "restarts",
         "rules",
+        "running",
+        "sandboxes",
         "serving",
         "settings",
-        "side",
+        "start",
         "terminating",
         "timer",
-        "turn",
         "unmanaged",
         "unmanaged_count",
     )
@@ -69,7 +84,12 @@ class NodeIpam:
         self.checkpoint: dict[str, int] = {}
         self.gone: dict[str, None] = {}
         self.eni_config = ""
+        #: what the CNI's own table says of the type; EC2 may allow fewer
+        self.eni_limit = instance.max_enis
         self.restarts = 0
+        self.start = 0
+        self.sandboxes: dict[str, Assignment] = {}
+        self.on_serving: Callable[[str], None] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -89,11 +109,9 @@ class NodeIpam:
         self.serving = False
         self.dead_end: tuple[object, ...] | None = None
         self.origin_s = 0.0
-        #: the loop's next place: turn number, and whether its update (False) or its reconcile (True) comes next
-        self.turn = 0
-        self.side = False
+        self.reconcile_s = INFINITY
         self.timer: Timer | None = None
-        self.process: simpy.Process | None = None
+        self.running: Generator[Any, Any, Any] | None = None
 
     def __repr__(self) -> str:
         return f"<NodeIpam {self.name}>"

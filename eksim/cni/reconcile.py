@@ -146,7 +146,8 @@ def finds_work(node: NodeIpam, at: float) -> bool:
         count += 1
         if len(attached.items) != row.cidrs.count:
             return True
+        known = dict.fromkeys(row.cidrs)
         for item in attached.items:
-            if item not in row.cidrs or item in cache:
+            if item not in known or item in cache:
                 return True
     return count != len(ds.enis) or left_alone != node.unmanaged_count

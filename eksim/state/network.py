@@ -202,7 +202,8 @@ class Instance:
     """An EC2 instance: its limits, its subnet and the ENIs in its slots by device index.
 
     ``ghosts``: ENIs that are gone but that metadata still shows, with the time until when. ``ipv4_per_eni`` counts the
-    ENI's own address, as AWS documents it.
+    ENI's own address, as AWS documents it. ``passing_refusals`` counts its calls that were refused by what passes by
+    itself (throttling, a fault with an end).
     """
 
     __slots__ = (
@@ -213,6 +214,7 @@ class Instance:
         "max_enis",
         "nitro",
         "node",
+        "passing_refusals",
         "primary",
         "subnet",
         "trunking",
@@ -230,6 +232,7 @@ class Instance:
         self.subnet = subnet
         self.nitro = nitro
         self.trunking = True
+        self.passing_refusals = 0
         self.enis: dict[int, Eni] = {}
         self.primary: Eni
         self.ghosts: list[tuple[Eni, int, float]] | None = None

@@ -95,6 +95,7 @@ class Replay:
             streams,
             latencies,
             placement=Sequential(),
+            throttled=False,
             no_block_at_create=INSUFFICIENT_BLOCKS,
             new_eni_id=lambda: f"eni-{next(ids):08x}",
         )
