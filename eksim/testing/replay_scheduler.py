@@ -91,7 +91,7 @@ class Choices:
         """The recorded node, which must be among the best."""
         if self.chosen not in top:
             raise Difference(f"chosen {self.chosen}, but the best are {list(top)}")
-        return list(top).index(self.chosen)
+        return list(top).index(str(self.chosen))
 
     def offset(self, nodes: int) -> int:
         """The recordings do not say where preemption began."""
@@ -101,7 +101,7 @@ class Choices:
         """The recorded node, which must be among the equally good ones."""
         if self.nominated not in nodes:
             raise Difference(f"nominated {self.nominated}, but the best are {list(nodes)}")
-        return list(nodes).index(self.nominated)
+        return list(nodes).index(str(self.nominated))
 
 
 class Harness:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from eksim.errors import BrokenInvariant
 from eksim.kube.scheduler.nodeinfo import LabelsKey, NodeInfo, PodInfo
-from eksim.state.objects import Node
+from eksim.state.objects import Node, Pod
 from eksim.state.selectors import LabelSelector
 from eksim.versions import SchedulerRules
 
@@ -188,6 +188,13 @@ class Cache:
         if known is not None and pod.key not in self.assumed:
             self._remove(known)
             self._add(pod)
+
+    def refresh_pod(self, pod: Pod) -> None:
+        """A bound pod's status changed: as :meth:`update_pod`, but nothing that is summed or counted did."""
+        known = self.pods.get(pod.key)
+        if known is not None and pod.key not in self.assumed:
+            known.start_s = pod.started_s
+            self.nodes[known.node].move_last(known)
 
     def remove_pod(self, key: str) -> PodInfo | None:
         """A bound pod is gone."""

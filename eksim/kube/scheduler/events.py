@@ -43,8 +43,10 @@ class ClusterEvent(NamedTuple):
 
 
 ASSIGNED_POD_ADD: Final = ClusterEvent(ASSIGNED_POD, ADD)
+ASSIGNED_POD_UPDATE: Final = ClusterEvent(ASSIGNED_POD, UPDATE)
 ASSIGNED_POD_DELETE: Final = ClusterEvent(ASSIGNED_POD, DELETE)
 NODE_ADD: Final = ClusterEvent(NODE, ADD)
+NODE_CONDITION_CHANGE: Final = ClusterEvent(NODE, NODE_CONDITION)
 NODE_DELETE: Final = ClusterEvent(NODE, DELETE)
 SERVICE_CHANGE: Final = ClusterEvent(SERVICE, UPDATE)
 UNSCHEDULABLE_TIMEOUT: Final = ClusterEvent(WILDCARD, ALL)

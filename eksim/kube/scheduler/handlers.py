@@ -80,6 +80,15 @@ class EventHandlers:
             else:
                 self.queue.move_with_cross_topology_term(pod, event, old)
 
+    def refresh_pod_in_cache(self, pod: Pod) -> None:
+        """A bound pod's status changed, which matters to nobody who waits: of today's plugins none registers for it.
+
+        Source: eventhandlers.go:updatePodInCache with framework/events.go:PodSchedulingPropertiesChange, v1.34.1.
+        """
+        self.cache.refresh_pod(pod)
+        if not self.rules.queueing_hints:
+            self.queue.move_with_cross_topology_term(pod, ev.ASSIGNED_POD_UPDATE, pod)
+
     def delete_pod_from_cache(self, pod: Pod) -> None:
         """Source: eventhandlers.go:deletePodFromCache, v1.34.1."""
         self.cache.remove_pod(pod.key)
@@ -100,6 +109,16 @@ class EventHandlers:
             events = [event for event in events if event.action != ev.NODE_ANNOTATION][:1]
         for event in events:
             self.queue.move_all(event, old, node, self._pre_check_for_node(info))
+
+    def node_condition_changed(self, node: Node) -> None:
+        """A condition's status changed, and nothing else: today no plugin registers for that.
+
+        Source: eventhandlers.go:updateNodeInCache, nodeConditionsChanged, v1.21.9.
+        """
+        if not self.rules.queueing_hints:
+            info = self.cache.nodes[node.name]
+            if info.node is not None:
+                self.queue.move_all(ev.NODE_CONDITION_CHANGE, node, node, self._pre_check_for_node(info))
 
     def delete_node_from_cache(self, node: Node) -> None:
         """Source: eventhandlers.go:deleteNodeFromCache, v1.34.1; then it moved nobody."""

@@ -24,11 +24,13 @@ class ObjectSource(Protocol):
 class Listers:
     """Look-ups for the plugins. ``budgets_count``: whether PodDisruptionBudgets are seen at all."""
 
-    __slots__ = ("budgets_count", "source")
+    __slots__ = ("budgets_count", "source", "version")
 
     def __init__(self, source: ObjectSource, *, budgets_count: bool = True) -> None:
         self.source = source
         self.budgets_count = budgets_count
+        #: raised by whoever hears that Services, owners or namespaces changed
+        self.version = 0
 
     def in_namespace(self, kind: str, namespace: str) -> Iterable[ApiObject]:
         """Objects of a kind in a namespace."""

@@ -218,6 +218,16 @@ class NodeInfo:
             for counter in pod.counters:
                 counts[counter] -= 1
 
+    def move_last(self, pod: PodInfo) -> None:
+        """As if the pod were taken off and put on again."""
+        pods = self.pods
+        index, last = pod.index, pods[-1]
+        if last is not pod:
+            pods[index] = last
+            last.index = index
+            pods[-1] = pod
+            pod.index = len(pods) - 1
+
     def clone(self) -> NodeInfo:
         """A copy to try things on; its pods are copies too, since each knows its place."""
         copy = NodeInfo(self.name)
