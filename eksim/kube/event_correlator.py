@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 from eksim.engine.clock import OBSERVER, Clock
@@ -143,10 +144,12 @@ class EventCorrelator:
         self._spam: _Lru[tuple[object, ...], _Bucket] = _Lru(size)
         self.last: Observation | None = None
 
-    def correlate(self, event: StoredEvent, now_ns: int, name: str, now_s: float) -> StoredEvent | None:
+    def correlate(
+        self, event: StoredEvent, now_ns: int, now_s: float, name: Callable[[ObjectReference], str]
+    ) -> StoredEvent | None:
         """The event to write (count > 1: as a patch), or None if it is held back.
 
-        ``name``, ``now_s``: name and whole second of an event made now, for a combined one.
+        ``now_s``, ``name``: whole second and name of an event made now, for a combined one.
         """
         involved = event.involved
         source = (event.component, event.host)
@@ -167,7 +170,7 @@ class EventCorrelator:
         if combined:
             forgotten = self._forget(list(group.messages))
             del group.messages[forgotten]
-            event = self._combined(event, name, now_s)
+            event = self._combined(event, name(event.involved), now_s)
             key = group_key
         seen = self._seen.look(key)
         if seen is not None:
@@ -227,13 +230,28 @@ class EventCorrelator:
 
 
 class Calendar:
-    """Simulated seconds as the real clock shows them: nanoseconds since 1970 and whole seconds."""
+    """Simulated seconds as the real clock shows them: nanoseconds since 1970 and whole seconds.
 
-    __slots__ = ("_clock", "epoch_ns")
+    ``distinct``: no two stamps are equal. Much happens at one simulated instant that takes the real components some
+    microseconds each, and events are named by the nanosecond.
+    """
 
-    def __init__(self, clock: Clock, epoch_s: float) -> None:
+    __slots__ = ("_clock", "_distinct", "_stamped_ns", "epoch_ns")
+
+    def __init__(self, clock: Clock, epoch_s: float, *, distinct: bool) -> None:
         self._clock = clock
+        self._distinct = distinct
+        self._stamped_ns = 0
         self.epoch_ns = round(epoch_s * 1_000_000_000)
+
+    def stamp_ns(self) -> int:
+        """Nanoseconds since 1970 for a name."""
+        now_ns = self.now_ns()
+        if self._distinct:
+            if now_ns <= self._stamped_ns:
+                now_ns = self._stamped_ns + 1
+            self._stamped_ns = now_ns
+        return now_ns
 
     def now_ns(self) -> int:
         """Nanoseconds since 1970."""
@@ -254,10 +272,16 @@ def event_name(involved: ObjectReference, now_ns: int, rules: ControllerRules) -
     Source: kubernetes/staging/src/k8s.io/client-go/tools/internal/events:GenerateEventName, v1.34.1.
     """
     name = f"{involved.name}.{now_ns:x}"
-    if rules.event_name_checked and not is_dns_subdomain(name):
+    if rules.event_name_checked and not _can_be_part_of_a_name(involved.name):
         digits = f"{now_ns & (1 << 122) - 1:032x}"
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
     return name
+
+
+@lru_cache(maxsize=65536)
+def _can_be_part_of_a_name(name: str) -> bool:
+    # 16 hex digits and a dot follow
+    return is_dns_subdomain(f"{name}.{'0' * 16}")
 
 
 class ClassicBroadcaster:
@@ -296,7 +320,7 @@ class ClassicBroadcaster:
         """
         now_ns = self._calendar.now_ns()
         event = StoredEvent(
-            event_name(involved, now_ns, self._rules), involved.namespace or "default", involved, type, reason, message
+            self._name(involved), involved.namespace or "default", involved, type, reason, message
         )
         event.count = 1
         event.first_s = event.last_s = self._calendar.whole_s(now_ns)
@@ -309,12 +333,13 @@ class ClassicBroadcaster:
             return
         self._record_to_sink(event)
 
+    def _name(self, involved: ObjectReference) -> str:
+        return event_name(involved, self._calendar.stamp_ns(), self._rules)
+
     def _record_to_sink(self, event: StoredEvent) -> None:
         """Source: event.go:recordToSink."""
         now_ns = self._calendar.now_ns()
-        written = self.correlator.correlate(
-            event, now_ns, event_name(event.involved, now_ns, self._rules), self._calendar.whole_s(now_ns)
-        )
+        written = self.correlator.correlate(event, now_ns, self._calendar.whole_s(now_ns), self._name)
         if written is not None:
             self._try(written, 0)
 

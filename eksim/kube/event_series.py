@@ -112,7 +112,7 @@ class SeriesBroadcaster:
         cached = self.cache.get(key)
         if cached is None:
             event = StoredEvent(
-                event_name(involved, now_ns, self._rules),
+                event_name(involved, self._calendar.stamp_ns(), self._rules),
                 involved.namespace or "default",
                 involved,
                 type,

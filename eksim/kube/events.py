@@ -57,14 +57,14 @@ class EventRoom:
         self._expiries: deque[tuple[float, str]] = deque()
 
     def create(self, event: StoredEvent) -> StoredEvent | Refused:
-        """POST; refused if the name is taken."""
+        """POST; refused if the name is taken. The event given is the one stored."""
         self._expire()
         key = event.key
         if key in self._events:
             return ALREADY_EXISTS
         if self._validate and event.series_count == 1:
             return SERIES_TOO_SHORT
-        return self._write(key, event.replaced(), None)
+        return self._write(key, event, None)
 
     def patch(self, event: StoredEvent, fields: dict[str, Any]) -> StoredEvent | Refused:
         """PATCH of the stored event of that name."""
@@ -124,7 +124,7 @@ class EventRecorders:
     ) -> None:
         self._clock = clock
         self._rules = rules
-        self._calendar = Calendar(clock, epoch_s)
+        self._calendar = Calendar(clock, epoch_s, distinct=True)
         self._options = options or CorrelatorOptions()
         self._stream: Stream | None = None if streams is None else streams["events/forget"]
         self.room = EventRoom(clock, store, ttl_s)

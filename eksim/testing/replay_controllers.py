@@ -8,6 +8,7 @@ modelled count as different. Called by ``eksim conformance controllers`` and by 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,9 @@ Json = dict[str, Any]
 BY_NAME = ("rs_delete_order", "hash", "ds_nodes", "hpa_decide", "pdb_bare", "statefulset", "cronjob", "endpoints")
 
 SETTLE = 1_000_000
+
+#: Most replays of one case in search of an interleaving.
+MAX_RUNS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +82,11 @@ def replay_case(case: Json) -> Outcome:
     if missing:
         return Outcome(case["id"], family, f"family {family} is not modelled yet (controller {', '.join(missing)})")
     schedules: dict[int, Schedule] = {}
+    runs = itertools.count(1)
     try:
         step, difference = _run(case, schedules)
         while difference is not None and step > 0:
-            better = _other_interleaving(case, schedules, step)
+            better = _other_interleaving(case, schedules, step, runs)
             if better is None:
                 break
             step, difference = better
@@ -91,13 +96,15 @@ def replay_case(case: Json) -> Outcome:
 
 
 def _other_interleaving(
-    case: Json, schedules: dict[int, Schedule], step: int
+    case: Json, schedules: dict[int, Schedule], step: int, runs: Iterator[int]
 ) -> tuple[int, str | None] | None:
     """Find a schedule for an operation up to ``step`` with which the replay gets further; None if there is none."""
     for index in range(step - 1, max(-1, step - 3), -1):
         if index in schedules:
             continue
         for schedule in _interleavings(_pods_of(case["ops"][index]), case["controllers"]):
+            if next(runs) > MAX_RUNS:
+                return None
             schedules[index] = schedule
             reached, difference = _run(case, schedules)
             if difference is None or reached > step:

@@ -92,7 +92,7 @@ class _Replay:
         self._server = _Server(clock, self._room, self)
         self._recorded: list[Json] = [call for step in case["steps"] for call in step.get("calls") or ()]
         self._step: Json = {}
-        calendar = Calendar(clock, EPOCH_S)
+        calendar = Calendar(clock, EPOCH_S, distinct=False)
         rules = KubernetesRules.of(case["client_version"]).controllers
         self.series: SeriesBroadcaster | None = None
         self._classic: ClassicBroadcaster | None = None
