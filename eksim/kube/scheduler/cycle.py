@@ -8,9 +8,11 @@ records events and evicts. Called by the component and by the replay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
+from eksim.kube.scheduler import events as ev
 from eksim.kube.scheduler.cache import Cache
+from eksim.kube.scheduler.classes import ClassTable, ClassTables, Verdict
 from eksim.kube.scheduler.diagnosis import NO_NODES, Diagnosis, count_statuses
 from eksim.kube.scheduler.framework import UNRESOLVABLE, CycleState, Framework, Handle, Status, go_list
 from eksim.kube.scheduler.handlers import EventHandlers
@@ -37,6 +39,24 @@ class Choices(Protocol):
 
     def candidate(self, nodes: Sequence[str]) -> int:
         """Which of the nodes where preemption is equally good."""
+
+
+class TiedNodes(Sequence[str]):
+    """The names of a verdict's best nodes, worked out only if somebody reads them."""
+
+    def __init__(self, table: ClassTable, verdict: Verdict) -> None:
+        self._table = table
+        self._verdict = verdict
+
+    def __len__(self) -> int:
+        return self._verdict.count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < self._verdict.count:
+            raise IndexError(index)
+        return self._table.member(self._verdict, index).name
 
 
 class Scores:
@@ -132,6 +152,7 @@ class Scheduler:
         self.alive = alive
         self.choices = choices
         self.evaluator = Evaluator(self.nominator, listers.budgets, choices.offset, choices.candidate)
+        self.tables = ClassTables(self.handle)
         self.next_start_node_index = 0
 
     # -- the story ------------------------------------------------------------------------------------------------
@@ -193,8 +214,6 @@ class Scheduler:
 
         Source: schedule_one.go:handleBindingCycleError, v1.34.1; scheduler.go:scheduleOne, v1.21.9.
         """
-        from eksim.kube.scheduler import events as ev
-
         self.cache.forget_pod(queued.key)
         if self.rules.events_by_plugin:
             self.queue.move_all(ev.ASSIGNED_POD_DELETE, queued.pod, None)
@@ -221,6 +240,8 @@ class Scheduler:
             return attempt
         attempt.find = num_feasible_nodes_to_find(len(order), framework.percentage_of_nodes_to_score)
         pod = queued.info
+        if not detail and self._schedule_by_classes(framework, pod, attempt):
+            return attempt
         state = CycleState(self.handle)
         diagnosis = attempt.diagnosis = Diagnosis(len(order))
         self._find_nodes_that_fit_pod(framework, state, pod, attempt, diagnosis)
@@ -239,6 +260,34 @@ class Scheduler:
             if detail:
                 attempt.scores = Scores(by_plugin, total, names)
         return attempt
+
+    def class_table(self, framework: Framework, pod: PodInfo) -> ClassTable | None:
+        """The node classes for the pod, if they can stand for the nodes: not while nominations are about, nor for a
+        pod that fits nowhere where preemption has something to look at."""
+        if self.nominator.by_node or pod.pod.nominated_node:
+            return None
+        table = self.tables.table_for(framework, pod)
+        if table is not None and not table.feasible and framework.preempts:
+            priority = pod.priority
+            for other in self.cache.priorities:
+                if other < priority and pod.facts.spec.preemption_policy != "Never":
+                    return None
+        return table
+
+    def _schedule_by_classes(self, framework: Framework, pod: PodInfo, attempt: Attempt) -> bool:
+        table = self.class_table(framework, pod)
+        if table is None:
+            return False
+        if not table.feasible:
+            attempt.diagnosis, attempt.message, attempt.nominated = table.refusal(framework.claims)
+            return True
+        verdict = table.verdict(attempt.start, attempt.find)
+        attempt.next_start = self.next_start_node_index = (attempt.start + verdict.evaluated) % attempt.nodes
+        index = 0
+        if verdict.count > 1:
+            index = self.choices.host(TiedNodes(table, verdict))
+        attempt.chosen = table.member(verdict, index)
+        return True
 
     def _find_nodes_that_fit_pod(
         self, framework: Framework, state: CycleState, pod: PodInfo, attempt: Attempt, diagnosis: Diagnosis
