@@ -161,6 +161,19 @@ def test_a_throttled_client_makes_30_pods_at_once_and_then_20_a_second() -> None
     assert house.controllers.is_quiet()
 
 
+def test_a_throttled_collector_deletes_what_is_left_behind_at_20_a_second() -> None:
+    house = House(qps=20.0)
+    deployment = house.apply("Deployment", "web", 100)
+    house.clock.run_until(7.3)
+    assert len(house.pods()) == 100
+    house.store.delete_object(deployment)
+    house.clock.run_until(8.0)
+    assert len(house.pods()) == pytest.approx(100 - 30 - 14, abs=3)
+    house.clock.run_until(20.0)
+    assert house.pods() == []
+    assert house.controllers.is_quiet()
+
+
 def test_a_deleted_deployment_takes_replica_sets_and_pods_with_it() -> None:
     house = House()
     deployment = house.apply("Deployment", "web", 3)

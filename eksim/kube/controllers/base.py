@@ -57,7 +57,8 @@ class TokenBucket:
         if self.qps <= 0:
             return 0.0
         tokens = self.tokens + (self._clock.now - self.last_s) * self.qps
-        return -tokens / self.qps if tokens < 0 else 0.0
+        # a debt too small to move the clock is none
+        return -tokens / self.qps if tokens < -1e-6 else 0.0
 
 
 class WorkQueue:
