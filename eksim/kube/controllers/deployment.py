@@ -22,11 +22,16 @@ from eksim.kube.controllers.deployment_rules import (
     int_annotation,
     new_replica_set_annotations,
     new_rs_new_replicas,
-    replica_set_fraction,
-    replica_set_proportion,
     scaling_message,
     set_deployment_condition,
-    without_condition,
+)
+from eksim.kube.controllers.deployment_scaling import ReplicaSetScaler
+from eksim.kube.controllers.deployment_status import (
+    calculate_status,
+    is_complete,
+    paused_condition,
+    rollout_status,
+    stuck_after,
 )
 from eksim.kube.controllers.deployment_views import DeploymentSpec, DeploymentView, ReplicaSetView
 from eksim.kube.controllers.informers import Informers, Templates
@@ -66,7 +71,7 @@ class DeploymentController:
         self._settling: ApiObject | None = None
         self.queue = WorkQueue(clock, self._process, settings.deployment_workers)
         self._specs: dict[str, DeploymentSpec] = {}
-        self._views: dict[str, ReplicaSetView] = {}
+        self._scaler = ReplicaSetScaler(store, client, recorder, rules)
         informers.object_handlers.setdefault(KIND, []).append(self)
         informers.object_handlers.setdefault("ReplicaSet", []).append(_ReplicaSets(self))
         informers.pod_deleted_handlers.append(self._pod_deleted)
@@ -113,6 +118,10 @@ class DeploymentController:
                 if self._spec_of(obj).selects(rs.labels):
                     self.queue.add(obj.key)
 
+    def forget(self, rs: ApiObject) -> None:
+        """A ReplicaSet is gone."""
+        self._scaler.forget(rs)
+
     def _pod_deleted(self, pod: Pod) -> None:
         """A Deployment that recreates is woken when its last pod is gone.
 
@@ -122,10 +131,8 @@ class DeploymentController:
         deployment = self._informers.owner_of(rs.owner, KIND, pod.namespace) if rs is not None else None
         if deployment is None or self._spec_of(deployment).rolling:
             return
-        for replica_set in self._informers.owned_by("ReplicaSet", deployment.uid):
-            if self._informers.pods_of.get(replica_set.uid):
-                return
-        self.queue.add(deployment.key)
+        if not any(self._informers.pods_of.get(r.uid) for r in self._informers.owned_by("ReplicaSet", deployment.uid)):
+            self.queue.add(deployment.key)
 
     # -- the sync ---------------------------------------------------------------------------------------------------
 
@@ -180,17 +187,6 @@ class DeploymentController:
             spec = self._specs[obj.key] = DeploymentSpec(obj.spec, self._templates)
         return spec
 
-    def _view(self, rs: ApiObject) -> ReplicaSetView:
-        """The ReplicaSet as read now; it does not change with what this sync writes."""
-        view = self._views.get(rs.uid)
-        if view is None or view.version != rs.resource_version:
-            view = self._views[rs.uid] = ReplicaSetView(rs)
-        return view
-
-    def forget_view(self, rs: ApiObject) -> None:
-        """The ReplicaSet is gone."""
-        self._views.pop(rs.uid, None)
-
     def _claim_replica_sets(self, d: DeploymentView) -> list[ReplicaSetView]:
         """The Deployment's ReplicaSets as they are now, oldest first; orphans that match are adopted, others released.
 
@@ -202,14 +198,14 @@ class DeploymentController:
         views = []
         for rs in self._informers.owned_by("ReplicaSet", obj.uid):
             if d.spec.selects(rs.labels):
-                views.append(self._view(rs))
+                views.append(self._scaler.view(rs))
             elif obj.deletion_s is None:
                 self._store.update_object(rs, owner=None)
         orphans = self._informers.orphan_objects.get("ReplicaSet")
         if orphans and obj.deletion_s is None:
             for rs in list(orphans.values()):
                 if rs.namespace == obj.namespace and rs.deletion_s is None and d.spec.selects(rs.labels):
-                    views.append(self._view(rs))
+                    views.append(self._scaler.view(rs))
                     self._store.update_object(rs, owner=Owner(KIND, obj.name, obj.uid, obj.api_version))
         if len(views) > 1:
             views.sort(key=ReplicaSetView.by_creation)
@@ -242,7 +238,7 @@ class DeploymentController:
             annotations = new_replica_set_annotations(d.annotations, found.annotations, revision)
             min_ready_differs = found.min_ready_s != spec.min_ready_s
             if annotations is not None or min_ready_differs:
-                return self._update_replica_set(
+                return self._scaler.update_replica_set(
                     d,
                     found,
                     annotations if annotations is not None else found.annotations,
@@ -320,7 +316,7 @@ class DeploymentController:
         if not existed and spec.deadline_s is not None:
             self._set_condition(d, "True", "NewReplicaSetCreated", f'Created new replica set "{created.name}"')
             needs_update = True
-        view = self._view(created)
+        view = self._scaler.view(created)
         if needs_update:
             self._write(d)
         return view
@@ -331,24 +327,7 @@ class DeploymentController:
         d.annotations = {**d.annotations, REVISION: revision}
         return True
 
-    def _update_replica_set(
-        self, d: DeploymentView, rs: ReplicaSetView, annotations: dict[str, str], spec: Json
-    ) -> ReplicaSetView:
-        """PUT of a ReplicaSet as read, with other annotations and spec."""
-        d.wrote = True
-        self._client.bucket.reserve()
-        refused = self._store.update_object(
-            rs.obj,
-            expected_version=rs.version,
-            bump_generation=spec != rs.spec,
-            annotations=annotations,
-            spec=spec,
-        )
-        if refused is not None:
-            raise SyncFailed(refused)
-        return self._view(rs.obj)
-
-    # -- scaling ------------------------------------------------------------------------------------------------------
+    # -- the courses of a sync ------------------------------------------------------------------------------------------
 
     def _is_scaling_event(
         self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]
@@ -365,144 +344,21 @@ class DeploymentController:
     def _sync_scale(self, d: DeploymentView, replica_sets: list[ReplicaSetView]) -> None:
         """Source: kubernetes/pkg/controller/deployment/sync.go:sync, v1.34.1."""
         new, old = self._split(d, replica_sets, create=False)
-        self._scale(d, new, old)
+        self._scaler.scale(d, new, old)
         if d.spec.paused:
             self._cleanup(d, old)
         self._sync_deployment_status(d, new, old)
 
-    def _scale(self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]) -> None:
-        """Source: kubernetes/pkg/controller/deployment/sync.go:scale, v1.34.1."""
-        spec = d.spec
-        active = [rs for rs in (*reversed(old), new) if rs is not None and rs.replicas > 0]
-        if len(active) <= 1:
-            only = active[0] if active else new if new is not None else old[-1] if old else None
-            if only is not None and only.replicas != spec.replicas:
-                self._scale_replica_set(d, only, spec.replicas)
-            return
-        if new is not None and self._is_saturated(d, new):
-            for rs in reversed(old):
-                if rs.replicas > 0:
-                    self._scale_replica_set(d, rs, 0)
-            return
-        if not spec.rolling:
-            return
-        allowed = spec.replicas + spec.surge if spec.replicas > 0 else 0
-        to_add = allowed - sum(rs.replicas for rs in active)
-        if to_add != 0:
-            active.sort(key=ReplicaSetView.by_creation, reverse=to_add > 0)
-            active.sort(key=lambda rs: -rs.replicas)
-        added = 0
-        sizes = []
-        for rs in active:
-            proportion = 0
-            if to_add != 0:
-                annotated = int_annotation(rs.annotations, MAX_REPLICAS)
-                fraction = replica_set_fraction(
-                    rs.replicas, spec.replicas, spec.surge, annotated, d.status.get("replicas", 0)
-                )
-                proportion = replica_set_proportion(rs.replicas, fraction, to_add, added)
-                added += proportion
-            sizes.append(rs.replicas + proportion)
-        if to_add != 0:
-            sizes[0] = max(0, sizes[0] + to_add - added)
-        for rs, size in zip(active, sizes, strict=True):
-            self._scale_replica_set(d, rs, size, up=to_add > 0)
-
-    def _is_saturated(self, d: DeploymentView, rs: ReplicaSetView) -> bool:
-        """Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:IsSaturated, v1.34.1."""
-        desired = d.spec.replicas
-        annotated = int_annotation(rs.annotations, DESIRED_REPLICAS)
-        return rs.replicas == annotated == rs.available == desired
-
-    def _scale_replica_set(
-        self, d: DeploymentView, rs: ReplicaSetView, size: int, up: bool | None = None
-    ) -> ReplicaSetView:
-        """Write size and annotations, if they differ.
-
-        Source: kubernetes/pkg/controller/deployment/sync.go:scaleReplicaSet, v1.34.1.
-        """
-        spec = d.spec
-        desired, most = str(spec.replicas), str(spec.replicas + spec.surge)
-        annotations = rs.annotations
-        resized = rs.replicas != size
-        if not resized and annotations.get(DESIRED_REPLICAS) == desired and annotations.get(MAX_REPLICAS) == most:
-            return rs
-        annotations = {**annotations, DESIRED_REPLICAS: desired, MAX_REPLICAS: most}
-        updated = self._update_replica_set(d, rs, annotations, {**rs.spec, "replicas": size} if resized else rs.spec)
-        if resized:
-            growing = size > rs.replicas if up is None else up
-            text = scaling_message(self._rules.scaling_event_words, growing, rs.name, rs.replicas, size)
-            self._recorder.event(d.obj, "Normal", "ScalingReplicaSet", text)
-        return updated
-
-    # -- rolling update -------------------------------------------------------------------------------------------------
-
     def _rollout_rolling(self, d: DeploymentView, new: ReplicaSetView, old: list[ReplicaSetView]) -> None:
         """Source: kubernetes/pkg/controller/deployment/rolling.go:rolloutRolling, v1.34.1."""
         if (
-            not self._reconcile_new_replica_set(d, new, old)
-            and not self._reconcile_old_replica_sets(d, new, old)
+            not self._scaler.reconcile_new_replica_set(d, new, old)
+            and not self._scaler.reconcile_old_replica_sets(d, new, old)
             and old
-            and self._is_complete(d, d.status)
+            and is_complete(d, d.status)
         ):
             self._cleanup(d, old)
         self._sync_rollout_status(d, new, old)
-
-    def _reconcile_new_replica_set(self, d: DeploymentView, new: ReplicaSetView, old: list[ReplicaSetView]) -> bool:
-        """Source: kubernetes/pkg/controller/deployment/rolling.go:reconcileNewReplicaSet, v1.34.1."""
-        spec = d.spec
-        if new.replicas == spec.replicas:
-            return False
-        size = spec.replicas
-        if new.replicas < size:
-            total = new.replicas + sum(rs.replicas for rs in old)
-            size = new_rs_new_replicas(spec.replicas, spec.surge, total, new.replicas)
-        if size == new.replicas:
-            return False
-        self._scale_replica_set(d, new, size)
-        return True
-
-    def _reconcile_old_replica_sets(self, d: DeploymentView, new: ReplicaSetView, old: list[ReplicaSetView]) -> bool:
-        """Source: kubernetes/pkg/controller/deployment/rolling.go:reconcileOldReplicaSets, v1.34.1."""
-        active = [rs for rs in old if rs.replicas > 0]
-        if not active:
-            return False
-        min_available = d.spec.replicas - d.spec.max_unavailable
-        total = new.replicas + sum(rs.replicas for rs in active)
-        budget = total - min_available - (new.replicas - new.available)
-        if budget <= 0:
-            return False
-        cleaned = self._cleanup_unhealthy_replicas(d, active, budget)
-        available = new.available + sum(rs.available for rs in active)
-        to_go = available - min_available
-        for rs in active:
-            if to_go <= 0:
-                break
-            if rs.replicas == 0:
-                continue
-            count = min(rs.replicas, to_go)
-            self._scale_replica_set(d, rs, rs.replicas - count)
-            cleaned += count
-            to_go -= count
-        return cleaned > 0
-
-    def _cleanup_unhealthy_replicas(self, d: DeploymentView, active: list[ReplicaSetView], budget: int) -> int:
-        """Scale down what is not available anyway; ``active`` takes the updated ReplicaSets.
-
-        Source: kubernetes/pkg/controller/deployment/rolling.go:cleanupUnhealthyReplicas, v1.34.1.
-        """
-        done = 0
-        for i, rs in enumerate(active):
-            if done >= budget:
-                break
-            if rs.replicas == rs.available:
-                continue
-            count = min(budget - done, rs.replicas - rs.available)
-            active[i] = self._scale_replica_set(d, rs, rs.replicas - count)
-            done += count
-        return done
-
-    # -- recreation -----------------------------------------------------------------------------------------------------
 
     def _rollout_recreate(self, d: DeploymentView, replica_sets: list[ReplicaSetView]) -> None:
         """Source: kubernetes/pkg/controller/deployment/recreate.go:rolloutRecreate, v1.34.1."""
@@ -510,7 +366,7 @@ class DeploymentController:
         scaled_down = False
         for rs in old:
             if rs.replicas > 0:
-                self._scale_replica_set(d, rs, 0)
+                self._scaler.scale_replica_set(d, rs, 0)
                 scaled_down = True
         if scaled_down or self._old_pods_running(new, old):
             self._sync_rollout_status(d, new, old)
@@ -519,8 +375,8 @@ class DeploymentController:
             new, old = self._split(d, replica_sets, create=True)
             assert new is not None
         if new.replicas != d.spec.replicas:
-            self._scale_replica_set(d, new, d.spec.replicas)
-        if self._is_complete(d, d.status):
+            self._scaler.scale_replica_set(d, new, d.spec.replicas)
+        if is_complete(d, d.status):
             self._cleanup(d, old)
         self._sync_rollout_status(d, new, old)
 
@@ -534,120 +390,32 @@ class DeploymentController:
                     return True
         return False
 
-    # -- status -----------------------------------------------------------------------------------------------------------
+    # -- status -------------------------------------------------------------------------------------------------------
 
     def _check_paused(self, d: DeploymentView) -> None:
-        """Source: kubernetes/pkg/controller/deployment/sync.go:checkPausedConditions, v1.34.1."""
-        if d.spec.deadline_s is None:
-            return
-        condition = get_condition(d.conditions, "Progressing")
-        reason = condition["reason"] if condition is not None else ""
-        if reason == "ProgressDeadlineExceeded":
-            return
-        if d.spec.paused and reason != "DeploymentPaused":
-            self._set_condition(d, "Unknown", "DeploymentPaused", "Deployment is paused")
-        elif not d.spec.paused and reason == "DeploymentPaused":
-            self._set_condition(d, "Unknown", "DeploymentResumed", "Deployment is resumed")
-        else:
-            return
-        self._write(d)
+        """Note a pause or its end, so that the deadline does not run meanwhile."""
+        wanted = paused_condition(d)
+        if wanted is not None:
+            self._set_condition(d, "Unknown", *wanted)
+            self._write(d)
 
     def _set_condition(self, d: DeploymentView, status: str, reason: str, message: str) -> None:
         """Set Progressing in this sync's view."""
         condition = deployment_condition("Progressing", status, reason, message, self._clock.now)
         d.conditions = set_deployment_condition(d.conditions, condition)
 
-    def _calculate_status(self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]) -> Json:
-        """The status from the ReplicaSets as read at the start; zeros are left out.
-
-        Source: kubernetes/pkg/controller/deployment/sync.go:calculateStatus, v1.34.1.
-        """
-        total = actual = ready = available = 0
-        for rs in (*old, new) if new is not None else old:
-            total += rs.replicas
-            actual += rs.actual
-            ready += rs.ready
-            available += rs.available
-        status: Json = {"observedGeneration": d.obj.generation}
-        if actual:
-            status["replicas"] = actual
-        if new is not None and new.actual:
-            status["updatedReplicas"] = new.actual
-        if ready:
-            status["readyReplicas"] = ready
-        if available:
-            status["availableReplicas"] = available
-        if total > available:
-            status["unavailableReplicas"] = total - available
-        if d.collision_count is not None:
-            status["collisionCount"] = d.collision_count
-        enough = available >= d.spec.replicas - d.spec.max_unavailable
-        current = get_condition(d.conditions, "Available")
-        if current is not None and current["status"] == ("True" if enough else "False"):
-            # the reason goes with the status
-            status["conditions"] = d.conditions
-        else:
-            condition = (
-                deployment_condition(
-                    "Available",
-                    "True",
-                    "MinimumReplicasAvailable",
-                    "Deployment has minimum availability.",
-                    self._clock.now,
-                )
-                if enough
-                else deployment_condition(
-                    "Available",
-                    "False",
-                    "MinimumReplicasUnavailable",
-                    "Deployment does not have minimum availability.",
-                    self._clock.now,
-                )
-            )
-            status["conditions"] = set_deployment_condition(d.conditions, condition)
-        return status
-
     def _sync_deployment_status(
         self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]
     ) -> None:
         """Source: kubernetes/pkg/controller/deployment/sync.go:syncDeploymentStatus, v1.34.1."""
-        status = self._calculate_status(d, new, old)
+        status = calculate_status(d, new, old, self._clock.now)
         if status != d.full_status():
             d.take(status)
             self._write(d)
 
-    def _is_complete(self, d: DeploymentView, status: Json) -> bool:
-        """Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:DeploymentComplete, v1.34.1."""
-        desired = d.spec.replicas
-        return bool(
-            status.get("updatedReplicas", 0) == desired
-            and status.get("replicas", 0) == desired
-            and status.get("availableReplicas", 0) == desired
-            and status.get("observedGeneration", 0) >= d.obj.generation
-        )
-
     def _sync_rollout_status(self, d: DeploymentView, new: ReplicaSetView | None, old: list[ReplicaSetView]) -> None:
         """Source: kubernetes/pkg/controller/deployment/progress.go:syncRolloutStatus, v1.34.1."""
-        status = self._calculate_status(d, new, old)
-        conditions: list[Json] = status["conditions"]
-        current = get_condition(d.conditions, "Progressing")
-        if d.spec.deadline_s is None:
-            conditions = without_condition(conditions, "Progressing")
-        elif not (
-            status.get("replicas", 0) == status.get("updatedReplicas", 0)
-            and current is not None
-            and current["reason"] == "NewReplicaSetAvailable"
-        ):
-            subject = f'ReplicaSet "{new.name}"' if new is not None else f'Deployment "{d.obj.name}"'
-            conditions = self._estimate_progress(d, status, conditions, current, subject)
-        failing = [rs.failure for rs in ((new, *old) if new is not None else old) if rs.failure is not None]
-        if failing:
-            conditions = set_deployment_condition(
-                conditions, {**failing[0], "lastUpdateTime": failing[0]["lastTransitionTime"]}
-            )
-        elif get_condition(conditions, "ReplicaFailure") is not None:
-            conditions = without_condition(conditions, "ReplicaFailure")
-        status["conditions"] = conditions
+        status = rollout_status(d, new, old, self._clock.now)
         if status == d.full_status():
             self._requeue_stuck(d, status)
             return
@@ -663,62 +431,11 @@ class DeploymentController:
         else:
             self._write(d)
 
-    def _estimate_progress(
-        self, d: DeploymentView, status: Json, conditions: list[Json], current: Json | None, subject: str
-    ) -> list[Json]:
-        now = self._clock.now
-        if self._is_complete(d, status):
-            condition = deployment_condition(
-                "Progressing", "True", "NewReplicaSetAvailable", f"{subject} has successfully progressed.", now
-            )
-            return set_deployment_condition(conditions, condition)
-        if self._is_progressing(d.status, status):
-            condition = deployment_condition(
-                "Progressing", "True", "ReplicaSetUpdated", f"{subject} is progressing.", now
-            )
-            if current is not None:
-                if current["status"] == "True":
-                    condition["lastTransitionTime"] = current["lastTransitionTime"]
-                conditions = without_condition(conditions, "Progressing")
-            return set_deployment_condition(conditions, condition)
-        if self._is_timed_out(d, conditions):
-            condition = deployment_condition(
-                "Progressing", "False", "ProgressDeadlineExceeded", f"{subject} has timed out progressing.", now
-            )
-            return set_deployment_condition(conditions, condition)
-        return conditions
-
-    def _is_progressing(self, before: Json, after: Json) -> bool:
-        """Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:DeploymentProgressing, v1.34.1."""
-        updated_before, updated_after = before.get("updatedReplicas", 0), after.get("updatedReplicas", 0)
-        return bool(
-            updated_after > updated_before
-            or after.get("replicas", 0) - updated_after < before.get("replicas", 0) - updated_before
-            or after.get("readyReplicas", 0) > before.get("readyReplicas", 0)
-            or after.get("availableReplicas", 0) > before.get("availableReplicas", 0)
-        )
-
-    def _is_timed_out(self, d: DeploymentView, conditions: list[Json]) -> bool:
-        """Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:DeploymentTimedOut, v1.34.1."""
-        condition = get_condition(conditions, "Progressing")
-        if condition is None or condition["reason"] == "NewReplicaSetAvailable":
-            return False
-        if condition["reason"] == "ProgressDeadlineExceeded":
-            return True
-        assert d.spec.deadline_s is not None
-        return bool(condition["lastUpdateTime"] + d.spec.deadline_s < self._clock.now)
-
     def _requeue_stuck(self, d: DeploymentView, status: Json) -> None:
-        """Come back for the progress deadline.
-
-        Source: kubernetes/pkg/controller/deployment/progress.go:requeueStuckDeployment, v1.34.1.
-        """
-        current = get_condition(d.conditions, "Progressing")
-        if d.spec.deadline_s is None or current is None:
+        """Come back for the progress deadline."""
+        after = stuck_after(d, status, self._clock.now)
+        if after is None:
             return
-        if self._is_complete(d, status) or current["reason"] == "ProgressDeadlineExceeded":
-            return
-        after = current["lastUpdateTime"] + d.spec.deadline_s - self._clock.now
         if after < 1.0:
             self.queue.add_rate_limited(d.obj.key)
         else:
@@ -777,6 +494,6 @@ class _ReplicaSets:
         self._controller.replica_set_changed(obj, old)
 
     def object_deleted(self, obj: ApiObject) -> None:
-        self._controller.forget_view(obj)
+        self._controller.forget(obj)
         if obj.owner is not None:
             self._controller.replica_set_changed(obj, None)
