@@ -86,12 +86,8 @@ class _Group:
         self.messages: dict[str, None] = {}
 
 
-class _Seen(NamedTuple):
-    """What the counter knows of an event."""
-
-    occurrences: int
-    first_s: float | None
-    name: str
+#: What the counter knows of an event: occurrences, whole second of the first, name.
+_Seen = tuple[int, float | None, str]
 
 
 class _Bucket:
@@ -111,14 +107,9 @@ class _Bucket:
         return True
 
 
-class Observation(NamedTuple):
-    """What became of an event on its way through the correlator; for looking at."""
-
-    skipped: bool
-    combined: bool
-    occurrences: int
-    known: int
-    forgotten: str | None
+#: What became of an event on its way through the correlator, for looking at: (held back, combined, occurrences, messages
+#: known in its group, message forgotten).
+Observation = tuple[bool, bool, int, int, str | None]
 
 
 class EventCorrelator:
@@ -172,12 +163,12 @@ class EventCorrelator:
             del group.messages[forgotten]
             event = self._combined(event, name(event.involved), now_s)
             key = group_key
-        seen = self._seen.look(key)
+        seen = self._seen.get(key)
         if seen is not None:
-            event = event.replaced(name=seen.name, first_s=seen.first_s, count=seen.occurrences + 1)
-        self._seen.put(key, _Seen(event.count, event.first_s, event.name))
+            event = event.replaced(name=seen[2], first_s=seen[1], count=seen[0] + 1)
+        self._seen.put(key, (event.count, event.first_s, event.name))
         skipped = not self._accept(source, identity, event.type, now_ns)
-        self.last = Observation(skipped, combined, event.count, len(group.messages), forgotten)
+        self.last = (skipped, combined, event.count, len(group.messages), forgotten)
         return None if skipped else event
 
     def _aggregate(self, key: tuple[object, ...], message: str, now_ns: int) -> _Group:
@@ -185,9 +176,9 @@ class EventCorrelator:
         group = self._groups.look(key)
         if group is None or now_ns - group.last_ns > self._options.max_interval_s * 1_000_000_000:
             group = _Group()
+            self._groups.put(key, group)
         group.messages[message] = None
         group.last_ns = now_ns
-        self._groups.put(key, group)
         return group
 
     def _combined(self, event: StoredEvent, name: str, now_s: float) -> StoredEvent:
@@ -208,15 +199,17 @@ class EventCorrelator:
         bucket = self._spam.look(key)
         if bucket is None:
             bucket = _Bucket(self._options.burst, now_ns)
-        accepted = bucket.accept(now_ns, self._qps, self._options.burst)
-        self._spam.put(key, bucket)
-        return accepted
+            self._spam.put(key, bucket)
+        return bucket.accept(now_ns, self._qps, self._options.burst)
 
     def update_state(self, event: StoredEvent) -> None:
-        """The server's answer corrects what is remembered of the event.
+        """The server's answer is what is remembered of the event, under its own message.
 
+        For an event that was not combined this is what is remembered already.
         Source: events_cache.go:eventLogger.updateState.
         """
+        if self.last is not None and not self.last[1]:
+            return
         involved = event.involved
         key = (
             (event.component, event.host),
@@ -226,7 +219,7 @@ class EventCorrelator:
             event.reason,
             event.message,
         )
-        self._seen.put(key, _Seen(event.count, event.first_s, event.name))
+        self._seen.put(key, (event.count, event.first_s, event.name))
 
 
 class Calendar:

@@ -176,6 +176,26 @@ def default_workload(kind: str, spec: Json, rules: KubernetesRules) -> Json:
     return dict(spec)
 
 
+#: Counts a DaemonSet's templates.
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
+
+def default_annotations(
+    kind: str, annotations: dict[str, str], *, former: dict[str, str] | None = None, template_changed: bool = False
+) -> dict[str, str]:
+    """The annotations of a workload as the API server stores them: a DaemonSet counts its templates in one.
+
+    ``former``: the stored annotations in an update.
+    Source: kubernetes/pkg/apis/apps/v1/conversion.go:Convert_apps_DaemonSet_To_v1_DaemonSet, v1.34.1.
+    """
+    if kind != "DaemonSet":
+        return annotations
+    generation = int((former or {}).get(TEMPLATE_GENERATION, "0"))
+    if generation == 0 or template_changed:
+        generation += 1
+    return {**annotations, TEMPLATE_GENERATION: str(generation)}
+
+
 # -- the dump ---------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from eksim.engine.streams import Streams
 from eksim.errors import Refused
 from eksim.kube.controllers.base import ControllerSettings, WorkQueue
 from eksim.kube.controllers.manager import Controllers
-from eksim.kube.template import default_workload
+from eksim.kube.template import default_annotations, default_workload
 from eksim.names import fnv1a_32
 from eksim.state.changes import Verb
 from eksim.state.objects import ApiObject, Node, Owner, Pod, Taint
@@ -31,7 +31,6 @@ Json = dict[str, Any]
 WORKLOADS = ("Deployment", "ReplicaSet", "DaemonSet")
 #: 2000-01-01T00:00:00Z, the recordings' zero.
 EPOCH = 946684800
-TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
 def seconds(timestamp: str) -> float:
@@ -265,10 +264,8 @@ class World:
             spec = obj.spec
         elif spec["template"] == obj.spec["template"]:
             spec = {**spec, "template": obj.spec["template"]}
-        elif obj.kind == "DaemonSet":
-            annotations = {
-                **annotations, TEMPLATE_GENERATION: str(int(annotations.get(TEMPLATE_GENERATION, "0")) + 1)
-            }
+        else:
+            annotations = default_annotations(obj.kind, annotations, former=obj.annotations, template_changed=True)
         self.store.update_object(obj, bump_generation=bump, spec=spec, annotations=annotations, labels=labels)
 
     def _edit_node(self, node: Node, patch: Json) -> None:
@@ -397,9 +394,8 @@ class World:
             return
         if kind not in WORKLOADS:
             raise NotImplementedError(f"objects of kind {kind}")
-        annotations = dict(metadata.get("annotations") or {})
-        if kind == "DaemonSet":
-            annotations.setdefault(TEMPLATE_GENERATION, "1")
+        given: dict[str, str] = metadata.get("annotations") or {}
+        annotations = default_annotations(kind, given, former=given)
         obj = ApiObject(
             kind,
             namespace,

@@ -194,12 +194,7 @@ class _Replay:
         assert self._correlator is not None
         last = self._correlator.last
         if last is not None:
-            mine |= {
-                "combined": last.combined,
-                "count": last.occurrences,
-                "known": last.known,
-                "forgotten": last.forgotten,
-            }
+            _, mine["combined"], mine["count"], mine["known"], mine["forgotten"] = last
         for key in ("outcome", "combined", "count", "known", "forgotten"):
             if key in step and step[key] != mine.get(key):
                 return f"{key} is {mine.get(key)!r}, recorded {step[key]!r}"

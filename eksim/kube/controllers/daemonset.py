@@ -62,6 +62,9 @@ class DaemonSetController:
         self._recorder = recorder
         self._rules = rules
         self._shuffled = shuffled
+        self._skip_idle_syncs = settings.skip_idle_syncs
+        #: the DaemonSet whose status is being written just now
+        self._writing: ApiObject | None = None
         self.queue = WorkQueue(clock, self._process, settings.daemonset_workers)
         #: today's queue of changed nodes
         self.node_queue = WorkQueue(clock, self._process_node)
@@ -97,7 +100,8 @@ class DaemonSetController:
 
     def object_updated(self, obj: ApiObject, old: ApiObject) -> None:
         """updateDaemonset."""
-        self.queue.add(obj.key)
+        if obj is not self._writing:
+            self.queue.add(obj.key)
 
     def object_deleted(self, obj: ApiObject) -> None:
         """deleteDaemonset."""
@@ -115,6 +119,8 @@ class DaemonSetController:
         """updatePod."""
         state = self._state_of(pod.owner)
         if state is None or pod.deletion_s is not None:
+            return
+        if self._skip_idle_syncs and not self.queue.retrying and state.counts_the_same(pod):
             return
         became_ready = pod.ready and pod.key not in state.ready
         self._pod_changed(pod)
@@ -453,7 +459,10 @@ class DaemonSetController:
         status = state.status()
         if status != {key: value for key, value in obj.status.items() if key in status or value}:
             self._client.bucket.reserve()
+            # what this sync changed beside the status has woken it already
+            self._writing = obj if self._skip_idle_syncs else None
             refused = self._store.update_object(obj, status=status)
+            self._writing = None
             if refused is not None:
                 raise SyncFailed(refused)
         if state.min_ready_s and state.ready_not_available():

@@ -19,7 +19,6 @@ Json = dict[str, Any]
 
 REVISION_HASH_LABEL = "controller-revision-hash"
 GENERATION_LABEL = "pod-template-generation"
-TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 _PRESSURES = ("disk-pressure", "memory-pressure", "pid-pressure", "unschedulable")
 

@@ -13,7 +13,6 @@ from typing import Any
 from eksim.kube.controllers.daemonset_rules import (
     GENERATION_LABEL,
     REVISION_HASH_LABEL,
-    TEMPLATE_GENERATION,
     by_creation_and_phase,
     daemon_tolerations,
     is_pod_updated,
@@ -23,6 +22,7 @@ from eksim.kube.controllers.daemonset_rules import (
 )
 from eksim.kube.controllers.deployment_rules import scaled_value
 from eksim.kube.controllers.informers import Templates
+from eksim.kube.template import TEMPLATE_GENERATION
 from eksim.state.objects import ApiObject, Node, Owner, Pod
 from eksim.state.podspec import PodSpec
 from eksim.state.selectors import LabelSelector
@@ -184,6 +184,13 @@ class DaemonState:
         elif self.mismatched:
             self.mismatched.pop(pod.key, None)
         self.touch(name)
+
+    def counts_the_same(self, pod: Pod) -> bool:
+        """Whether a changed pod, alone on its node, counts as it did before."""
+        if self.min_ready_s or pod.ready != (pod.key in self.ready) or pod.phase in ("Failed", "Succeeded"):
+            return False
+        pods = self.on_node.get(target_node_name(pod))
+        return pods is not None and len(pods) == 1 and pod.key in pods
 
     def remove(self, pod: Pod) -> None:
         """The pod is gone, or belongs to somebody else."""

@@ -388,11 +388,9 @@ class ReplicaSetController:
         rules = self._rules
         on_node: dict[str, int] = {}
         if state.obj.owner is not None and count < len(state.active):
-            for sibling in self._states.values():
-                owner = sibling.obj.owner
-                if owner is not None and owner.uid == state.obj.owner.uid:
-                    for pod in sibling.active.values():
-                        on_node[pod.node] = on_node.get(pod.node, 0) + 1
+            for obj in self._informers.owned_by(KIND, state.obj.owner.uid):
+                for pod in self._states[obj.uid].active.values():
+                    on_node[pod.node] = on_node.get(pod.node, 0) + 1
         chosen = pods_to_delete(
             list(state.active.values()),
             on_node,
