@@ -91,7 +91,7 @@ class Cluster:
             self.recorder.cooldown_s = self._cooldown_s
         if prepare is not None:
             prepare(self)
-        self.events_room = EventRecorders(clock, store, self.rules, self.epoch_s)
+        self.events_room = EventRecorders(clock, store, self.rules, self.epoch_s, streams)
         self.network = Network(store)
         self.ec2 = Ec2(clock, store, self.network, streams, times)
         self.cni = VpcCni(clock, store, streams, self.ec2, cni_rules, spec.vpc_cni.env, times)
@@ -113,6 +113,7 @@ class Cluster:
             self.events_room.recorder,
             ControllerSettings() if timed else ControllerSettings(client_qps=0.0),
         )
+        self.controllers.templates.parse = self.admission.pod_spec
         self.kubelet = Kubelet(
             clock,
             store,
@@ -207,9 +208,12 @@ class Cluster:
             subnet = self._subnets[names[index % len(names)]]
         instance = catalog.lookup(group.instance_type)
         identity = instance_id(self.streams["names"])
-        placeholder = f"{group.name}-{index}"
+        if address is None and subnet.free > 0:
+            address = subnet.base + self.ec2.placement.address(subnet)
+        ip = "" if address is None else format_address(address)
+        name = node_name(ip, self.spec.region)
         launched = self.ec2.launch_instance(
-            placeholder,
+            name,
             identity,
             subnet,
             type=instance.name,
@@ -221,13 +225,8 @@ class Cluster:
         )
         if isinstance(launched, Refused):
             # an Auto Scaling group tries other zones and goes on trying; here the launch is lost and said so
-            self.store.emit(
-                Verb.NOTE, f"launch of a node of {group.name} failed: {launched.code} in subnet {subnet.id}"
-            )
+            self.store.emit(Verb.NOTE, f"launch of a node of {group.name} failed: {launched.code} in subnet {subnet.id}")
             return
-        ip = format_address(launched.primary.address)
-        name = node_name(ip, self.spec.region)
-        self.network.rename_instance(launched, name)
         info = NodeInfo(name, group, index, instance)
         self._nodes[name] = info
         self.kubelet.register(self._node_object(info, subnet, identity, ip))
@@ -447,10 +446,9 @@ class Cluster:
         """The network as the judges read it."""
         picture = Picture()
         for name, instance in self.network.instances.items():
-            for eni in instance.enis():
-                picture.enis.append(
-                    EniPicture(eni.id, name, eni.device, eni.subnet.id, eni.address, eni.all_addresses())
-                )
+            for eni in instance.enis.values():
+                addresses = eni.all_addresses()
+                picture.enis.append(EniPicture(eni.id, name, eni.device, eni.subnet.id, eni.address, addresses))
             picture.limits[name] = (instance.max_enis, self.cni.addresses_per_eni(name))
             picture.assigned += [(name, sandbox, address, eni) for sandbox, address, eni in self.cni.assignments(name)]
         for name, subnet in self._subnets.items():

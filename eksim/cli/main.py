@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from eksim import __version__
-from eksim.cli import catalog, conformance
+from eksim.cli import catalog, conformance, plot
 from eksim.cli import run as run_commands
 from eksim.cli import sweep as sweep_commands
 from eksim.errors import EXIT_INTERRUPTED, EksimError
@@ -26,6 +26,7 @@ app.command("validate")(run_commands.validate)
 app.command("schema")(run_commands.schema)
 app.command("sweep")(sweep_commands.sweep)
 app.command("search")(sweep_commands.search)
+app.command("plot")(plot.plot)
 app.command("instance-types")(catalog.instance_types)
 app.command("max-pods")(catalog.max_pods_command)
 app.add_typer(conformance.app, name="conformance")

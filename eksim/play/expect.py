@@ -115,5 +115,5 @@ def _event(cluster: Cluster, wanted: EventExpectation) -> Iterator[Miss]:
             "at least one",
             f"none; {len(near)} of that reason" + (f", the last {near[-1].message!r}" if near else ""),
         )
-    if wanted.times is not None and found and max(e.count for e in found) != wanted.times:
-        yield f"count of event {what}", str(wanted.times), str(max(e.count for e in found))
+    if wanted.times is not None and found and max(e.times for e in found) != wanted.times:
+        yield f"count of event {what}", str(wanted.times), str(max(e.times for e in found))

@@ -13,6 +13,7 @@ from typing import Any
 from eksim.engine.clock import Clock
 from eksim.record.tables import TABLES
 from eksim.state.changes import Verb
+from eksim.state.network import RESERVED
 from eksim.state.objects import Node, Pod
 from eksim.state.store import Store
 
@@ -140,6 +141,8 @@ class Recorder:
     # -- watchers -----------------------------------------------------------------------------------------------
 
     def _event(self, event: Any, _: Any) -> None:
+        first = event.first_s if event.first_s is not None else event.event_time_s
+        last = event.last_s if event.last_s is not None else event.series_last_s
         self.tables["events"].add(
             (
                 self.clock.now,
@@ -147,9 +150,9 @@ class Recorder:
                 event.reason,
                 event.object,
                 event.message,
-                event.count,
-                event.first_s,
-                event.last_s,
+                event.times,
+                first,
+                first if last is None else last,
             )
         )
 
@@ -214,14 +217,14 @@ class Recorder:
         self.tables["addresses"].add((self.clock.now, node, enis, total, assigned, total - assigned - cooling, cooling))
 
     def _subnet(self, subnet: Any, _: Any) -> None:
-        row = (subnet.free, subnet.used)
-        if self._subnet_rows.get(subnet.name) != row:
-            self._subnet_rows[subnet.name] = row
-            self.tables["subnets"].add((self.clock.now, subnet.name, *row))
+        row = (subnet.free, subnet.size - subnet.free - RESERVED)
+        if self._subnet_rows.get(subnet.id) != row:
+            self._subnet_rows[subnet.id] = row
+            self.tables["subnets"].add((self.clock.now, subnet.id, *row))
 
     def _call(self, call: Any, _: Any) -> None:
         self.tables["ec2_calls"].add(
-            (call.start_s, call.end_s, call.node, call.api, call.device, call.count, call.error)
+            (call.start_s, call.end_s, call.node, call.api, call.device, max(call.count, 0), call.error)
         )
 
     # -- the end ------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     "enis": (
         Column("node", "s", "the node's name"),
-        Column("device", "s", "interface name: eth0, eth1, … (ens5, … on Amazon Linux 2023)"),
+        Column("device", "s", "interface name: eth0, eth1, … (the number is the ENI's device index)"),
         Column("eni_id", "s", "the ENI's id"),
         Column("attached_s", "f", "when it was attached, seconds since the start"),
         Column("detached_s", "?", "when it was detached; missing: still there at the end"),

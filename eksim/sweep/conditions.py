@@ -103,6 +103,8 @@ class _Parser:
         return parts[0] if len(parts) == 1 else lambda values: all(p(values) for p in parts)
 
     def _not(self, depth: int) -> Condition:
+        if depth > 50:
+            raise ValueError(f"{self.text[:40]!r}…: nests too deeply")
         if self._word("not"):
             inner = self._not(depth + 1)
             return lambda values: not inner(values)

@@ -107,7 +107,7 @@ def instance_type_axis(text: str) -> Axis:
     if re.search(r"[<>=~]", text):
         try:
             condition = parse_condition(text, TYPE_FIELDS)
-            names = tuple(t.name for t in catalog.match("*") if condition(type_facts(t)))
+            names = tuple(sorted(t.name for t in catalog.match("*") if condition(type_facts(t))))
         except ValueError as error:
             raise InputError(
                 str(error), field="instance type", expected="a filter such as 'vcpu<=8 and arch=arm64'"

@@ -53,9 +53,7 @@ def events_lines(snapshot: Snapshot, events: list[Any]) -> list[list[str]]:
     rows = [["  Type", "Reason", "Age", "From", "Message"], ["  ----", "------", "----", "----", "-------"]]
     # by lastTimestamp; events of the series recorder have none and come first
     for event in sorted(events, key=lambda e: -math.inf if e.last_s is None else e.last_s):
-        rows.append(
-            [f"  {event.type}", event.reason, event_age(snapshot, event), event.component, event.message.strip()]
-        )
+        rows.append([f"  {event.type}", event.reason, event_age(snapshot, event), event.source, event.message.strip()])
     return rows
 
 
@@ -257,7 +255,7 @@ def describe_node(snapshot: Snapshot, node: Node) -> str:
     for resource in ("cpu", "memory"):
         shares = [_share(resource, sums[resource + kind], node) for kind in ("", " limits")]
         lines.append([f"  {resource}", *shares])
-    return "\n".join(tabulate(lines) + _events(snapshot, snapshot.events_of("default", node.name)))
+    return "\n".join(tabulate(lines) + _events(snapshot, snapshot.events_of("", node.name)))
 
 
 def _share(resource: str, amount: int, node: Node) -> str:

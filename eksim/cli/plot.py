@@ -1,0 +1,39 @@
+"""``eksim plot DIR``: the pictures of a run's or a sweep's results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eksim.errors import InputError
+
+
+def plot(
+    directory: Annotated[Path, typer.Argument(help="A results directory of eksim run or eksim sweep.")],
+    into: Annotated[
+        Path | None, typer.Option("--into", help="Where to write them; default there.", show_default=False)
+    ] = None,
+) -> None:
+    """Draw the pictures of results: PNG and SVG."""
+    from eksim.sweep.dataset import HEADER, load_rows
+
+    if not directory.is_dir():
+        raise InputError(f"{directory} is not a directory", expected="a results directory")
+    target = into or directory
+    target.mkdir(parents=True, exist_ok=True)
+    if (directory / HEADER).exists():
+        from eksim.views.sweep_plots import draw_sweep
+
+        header, rows = load_rows(directory)
+        if not rows:
+            raise InputError(f"{directory} holds no rows yet", expected="a sweep with finished rows")
+        paths = draw_sweep(rows, target, str(header.get("name", "")))
+    else:
+        from eksim.record.result import Result
+        from eksim.views.plots import draw_run
+
+        paths = draw_run(Result.load(directory), target)
+    for path in paths:
+        print(path)
