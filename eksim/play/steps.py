@@ -192,7 +192,7 @@ def _grep(text: str, look: Look) -> str:
         wanted = pattern.split("|")
         kept: dict[int, str] = {}
         for i, line in enumerate(lines):
-            if any(w in line for w in wanted):
+            if any(w in line for w in wanted) or (look.verb == "ip link" and line.startswith("# ")):
                 for k in range(i, min(i + look.after + 1, len(lines))):
                     kept[k] = lines[k]
         lines = [kept[k] for k in sorted(kept)]

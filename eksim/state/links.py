@@ -18,8 +18,8 @@ class Links:
     def __init__(self, store: Store) -> None:
         self._links: dict[str, dict[str, int]] = {}
         self._next: dict[str, int] = {}
-        #: ENI id → interface name, while attached
-        self._devices: dict[str, str] = {}
+        #: ENI id → (node, interface name), while attached
+        self._devices: dict[str, tuple[str, str]] = {}
         store.watch(Verb.ENI_ATTACHED, self._attached)
         store.watch(Verb.ENI_DETACHED, self._detached)
         store.watch(Verb.ADDRESS_ASSIGNED, self._assigned)
@@ -27,13 +27,13 @@ class Links:
         store.watch(Verb.NODE_DELETED, self._node_deleted)
 
     def _attached(self, eni: Any, _: Any) -> None:
-        self._devices[eni.id] = eni.device_name
+        self._devices[eni.id] = (eni.node, eni.device_name)
         self._add(eni.node, eni.device_name)
 
-    def _detached(self, eni: Any, node: Any) -> None:
-        name = self._devices.pop(eni.id, None)
-        if name is not None:
-            self._remove(node, name)
+    def _detached(self, eni: Any, _: Any) -> None:
+        found = self._devices.pop(eni.id, None)
+        if found is not None:
+            self._remove(*found)
 
     def _assigned(self, node: str, detail: Any) -> None:
         self._add(node, host_veth_name(detail.namespace, detail.pod))

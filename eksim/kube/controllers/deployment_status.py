@@ -172,6 +172,15 @@ def stuck_after(d: DeploymentView, status: Json, now_s: float) -> float | None:
     return float(current["lastUpdateTime"] + d.spec.deadline_s - now_s)
 
 
+def never_times_out(d: DeploymentView) -> bool:
+    """Whether the rollout is over: scaling a finished Deployment up does not restart its deadline.
+
+    Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:DeploymentTimedOut, v1.34.1.
+    """
+    current = get_condition(d.conditions, "Progressing")
+    return current is not None and current["reason"] == "NewReplicaSetAvailable"
+
+
 def paused_condition(d: DeploymentView) -> tuple[str, str] | None:
     """(reason, message) of the condition that pausing or resuming asks for; None if it stands already.
 
