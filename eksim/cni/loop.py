@@ -90,7 +90,7 @@ class PoolLoop:
         if node.settings.provisioning:
             turn = self._turn_after(node, now, False)
             first = self._place(node, turn, False)
-            if node.timer is not None and node.timer.pending and node.timer.when <= first:
+            if node.timer is not None and node.timer.pending and node.timer.when <= min(first, when):
                 return
             if first < when:
                 due = 0.0 if self.polling else min(self._next_update(node))
@@ -123,6 +123,7 @@ class PoolLoop:
     def _run(self, node: NodeIpam, reconcile: bool, began: float) -> Steps[None]:
         ipamd = self.ipamd
         if reconcile:
+            node.checked_s = began
             yield from ipamd.node_ip_pool_reconcile(node)
             if self.clock.now > began:
                 node.origin_s = self.clock.now + self.work_s
@@ -200,7 +201,7 @@ class PoolLoop:
         """Reckon the mark that reconciles without work have left up to now."""
         if self.polling:
             return
-        first = self._first_due(node, max(node.last_pool_action_s, node.origin_s))
+        first = self._first_due(node, max(node.last_pool_action_s, node.checked_s, node.origin_s))
         if first > until:
             return
         step = self._step(node)

@@ -37,14 +37,15 @@ class NodeIpam:
     ``gone``: sandboxes deleted while ipamd was down. ``eni_config``: the subnet of the node's
     ENIConfig ("" without one). ``dead_end``: what the pool looked like when its last increase was refused.
 
-    The loop: turn k updates at ``origin_s + k·period + 2.5`` and reconciles 2.5 s later; ``timer`` is armed for its next
-    place, ``reconcile_s`` is the next place of a reconcile that will find work; see :mod:`eksim.cni.loop`.
-    ``running``: the work under way. ``start``: counts the starts of the daemon. ``sandboxes``: pods' sandboxes with an
-    address, as the kubelet knows them.
+    The loop (see :mod:`eksim.cni.loop`): turn k updates at ``origin_s + k·period + 2.5`` and reconciles 2.5 s later;
+    ``timer`` is armed for its next place, ``reconcile_s`` is the next place of a reconcile that will find work,
+    ``checked_s`` the last that was visited. ``running``: the work under way. ``start`` counts the starts of the daemon.
+    ``sandboxes``: pods' sandboxes with an address, as the kubelet knows them.
     """
 
     __slots__ = (
         "cache",
+        "checked_s",
         "checkpoint",
         "datastore",
         "dead_end",
@@ -110,6 +111,7 @@ class NodeIpam:
         self.dead_end: tuple[object, ...] | None = None
         self.origin_s = 0.0
         self.reconcile_s = INFINITY
+        self.checked_s = NEVER
         self.timer: Timer | None = None
         self.running: Generator[Any, Any, Any] | None = None
 
