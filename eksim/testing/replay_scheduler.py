@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from eksim.engine.clock import Clock
-from eksim.kube.scheduler.cycle import Attempt, Scheduler, num_feasible_nodes_to_find
+from eksim.kube.scheduler.cycle import Attempt, Scheduler
 from eksim.kube.scheduler.framework import Framework
 from eksim.kube.scheduler.listers import Listers
 from eksim.kube.scheduler.nodeinfo import NodeInfo
 from eksim.kube.scheduler.profile import build_profiles
 from eksim.kube.scheduler.queue import QueuedPod
+from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
 from eksim.state.objects import ApiObject, Condition, Node, Owner, Pod, Taint
 from eksim.state.podspec import PodSpec
 from eksim.state.store import Store
@@ -116,7 +117,7 @@ class CheckedScheduler(Scheduler):
         if table is not None and table.feasible:
             enough = num_feasible_nodes_to_find(len(order), framework.percentage_of_nodes_to_score)
             verdict = table.verdict(self.next_start_node_index, enough)
-            names = [table.member(verdict, i).name for i in range(verdict.count)]
+            names = sorted(table.member(verdict, i).name for i in range(verdict.count))
             next_start = (verdict.start + verdict.evaluated) % len(order)
             found = (verdict.feasible, next_start, verdict.best, names)
         elif table is not None:
@@ -127,7 +128,7 @@ class CheckedScheduler(Scheduler):
             plain: Any
             if attempt.feasible:
                 scores = attempt.scores
-                names = scores.top if scores else [node.name for node in attempt.feasible]
+                names = sorted(scores.top if scores else [node.name for node in attempt.feasible])
                 best = max(scores.total) if scores else None
                 plain = (len(attempt.feasible), attempt.next_start, best, names)
             else:

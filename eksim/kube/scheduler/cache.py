@@ -182,6 +182,18 @@ class Cache:
             else:
                 known.pod = pod.pod
 
+    def confirm_pod(self, pod: Pod) -> bool:
+        """:meth:`add_pod` for an assumed pod of which nothing but its place was written; False if there is more to it."""
+        known = self.assumed.get(pod.key)
+        if known is None or known.node != pod.node or known.labels is not pod.labels or pod.deletion_s is not None:
+            return False
+        del self.assumed[pod.key]
+        known.pod = pod
+        if self.rules.confirm_replaces:
+            known.start_s = pod.started_s
+            self.nodes[known.node].move_last(known)
+        return True
+
     def update_pod(self, pod: PodInfo) -> None:
         """A bound pod changed: it is taken off and put on again, and so stands last on its node."""
         known = self.pods.get(pod.key)

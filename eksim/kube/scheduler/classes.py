@@ -11,6 +11,7 @@ pods, nodes named by matchFields): those take the plain path. ``tests/properties
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import floor
 from typing import Any, Final
 
 from eksim.kube.scheduler import preemption
@@ -18,21 +19,21 @@ from eksim.kube.scheduler.diagnosis import Diagnosis
 from eksim.kube.scheduler.framework import MAX_NODE_SCORE, SKIP, UNSCHEDULABLE, CycleState, Framework, Handle, Status
 from eksim.kube.scheduler.nodeinfo import NodeInfo, PodInfo
 from eksim.kube.scheduler.plugins import inter_pod_affinity, pod_topology_spread
-from eksim.kube.scheduler.plugins.node_affinity import required_node_affinity_matches
+from eksim.kube.scheduler.plugins.node_affinity import NodeAffinity, required_node_affinity_matches
 from eksim.kube.scheduler.plugins.pod_topology_spread import (
     HOSTNAME,
     PodTopologySpread,
-    count_pods_match_selector,
-    node_labels_match_spread_constraints,
-    normalized,
-    round_half_away,
     topology_normalizing_weight,
 )
+from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
 
 #: From this many nodes on, places of nodes are kept in arrays.
 MANY_NODES: Final = 100
 _TABLES_MAX: Final = 64
+_ANSWERS_MAX: Final = 50_000
 _WEIGHTS: dict[int, float] = {}
+#: (refusal, weighted scores, scores to normalise)
+_Looked = tuple[Status | None, int, tuple[int, ...]]
 
 
 class NodeClass:
@@ -52,18 +53,22 @@ class NodeClass:
         self.ignored = False
 
 
+#: the nodes of each class among neighbours in the snapshot's order
+Block = dict[NodeClass, list[NodeInfo]]
+
+
 class Verdict:
     """What a cycle finds. ``feasible``: how many of the nodes looked at; ``best``: the highest total (None if one node
-    was taken unseen); ``ties``: the classes that have it; ``count``: their nodes in the sample."""
+    was taken unseen); ``ties``: the classes that have it; ``count``: their nodes in the sample; ``block``: the sample,
+    if it is one of the table's blocks."""
 
-    __slots__ = ("best", "count", "end", "evaluated", "feasible", "start", "ties")
+    __slots__ = ("best", "block", "count", "evaluated", "feasible", "start", "ties")
 
-    def __init__(self, start: int, end: int, evaluated: int, feasible: int) -> None:
+    def __init__(self, start: int, evaluated: int, feasible: int, block: Block | None = None) -> None:
         self.start = start
-        #: place after the last node looked at, not yet wrapped
-        self.end = end
         self.evaluated = evaluated
         self.feasible = feasible
+        self.block = block
         self.best: int | None = None
         self.ties: list[NodeClass] = []
         self.count = 0
@@ -89,13 +94,18 @@ class ClassTable:
         self.feasible = 0
         #: raised whenever a class gains or loses a node
         self.version = 0
-        self._static: dict[int, tuple[int, Status | None, int, tuple[int, ...]]] = {}
+        self._static: dict[int, tuple[int, _Looked]] = {}
+        self._answers: dict[Any, tuple[Any, Status | None, int]] = {}
         self._shares: dict[int, tuple[tuple[str, int], ...]] = {}
         self._order_version = -1
         self._affinity_version = -1
         self._affinity_matters = False
         self._numbers: Any = None
         self._ok: Any = None
+        self._blocks: list[Block] | None = None
+        self._block_length = 0
+        #: row → place of the node among its class's members in its block
+        self._slot: dict[int, int] = {}
         self._refusal: tuple[int, Diagnosis, str] | None = None
 
     # -- what the kind of pod needs ---------------------------------------------------------------------------------
@@ -146,8 +156,40 @@ class ClassTable:
             keys = [constraint.key for constraint in self._constraints]
             if rules.spread_counting != "constraint" and len(set(keys)) < len(keys):
                 return False
+        #: classes with a raw score to normalise other than 0, and what all nodes get while there are none
+        self._uneven = 0
+        self._even = self._constant
+        for plugin, weight in self._norms:
+            zeros = [0]
+            plugin.normalize(state, zeros, ())
+            self._even += zeros[0] * weight
         self._totals: list[dict[str, int]] = [{} for _ in self._constraints]
+        self._parts = [self._part(constraint) for constraint in self._constraints]
+        spec = pod.facts.spec
+        self._selects_nodes = bool(
+            spec.node_name or spec.node_selector or spec.affinity.node_required or spec.affinity.node_preferred
+        ) or any(isinstance(p, NodeAffinity) and (p.added_required or p.added_preferred) for p in framework.filter_plugins)
+        self._skews = [(c.key == HOSTNAME, float(c.max_skew - 1)) for c in self._constraints]
+        self._rounded = rules.spread_rounded
+        self._policies = rules.node_inclusion_policy
+        self._everywhere = not spec.node_selector and spec.affinity.node_required is None
+        self._plain_figures = not pod.facts.uncommon and all(
+            p.plain_figures(rules, pod.facts) for p in (*self._filters, *(p for p, _ in self._scores))
+        )
+        self._blank: _Looked | None = None
         return True
+
+    def _part(self, constraint: pod_topology_spread.Constraint) -> tuple[str, bool, int | None, bool]:
+        """(topology key, whether it is the hostname, pod counter or None if nothing counts, whether every node's pods
+        count)."""
+        handle, spec = self.handle, self.pod.facts.spec
+        counter = None
+        if not (constraint.selector.empty and handle.rules.empty_selector_counts_none):
+            counter = handle.cache.counter(self.pod.namespace, constraint.selector)
+        everywhere = not constraint.honor_taints and not (
+            constraint.honor_affinity and (spec.node_selector or spec.affinity.node_required is not None)
+        )
+        return constraint.key, constraint.key == HOSTNAME, counter, everywhere
 
     def affinity_matters(self) -> bool:
         """Whether some placed pod's affinity terms match this kind of pod."""
@@ -202,6 +244,7 @@ class ClassTable:
         self.by_number.clear()
         self._free.clear()
         self._static.clear()
+        self._answers.clear()
         self._shares.clear()
         self.feasible = 0
         self._order_version = -1
@@ -210,7 +253,8 @@ class ClassTable:
         """Nodes came or went: place the new ones, forget the others."""
         order = self.cache.order
         self._order_version = self.cache.order_version
-        self._numbers = None
+        self._numbers = self._ok = self._blocks = None
+        self._slot.clear()
         nodes = {node.row: node for node in order}
         for row in [row for row in self.class_of if row not in nodes]:
             self._leave(row)
@@ -221,12 +265,47 @@ class ClassTable:
         for row, node in nodes.items():
             if row not in self.class_of:
                 self._place(node)
-        if len(order) >= MANY_NODES:
+        self._arrange(order)
+
+    def _arrange(self, order: Sequence[NodeInfo]) -> None:
+        """Make the blocks: all nodes of a small cluster; in a large one, as long as every node is feasible and a whole
+        number of samples makes up the cluster, the samples, which then are always the same. Else places are kept in
+        arrays, from which any sample is counted."""
+        nodes = len(order)
+        of = self.class_of
+        length = nodes
+        if nodes >= MANY_NODES:
             import numpy as np
 
-            of = self.class_of
-            self._numbers = np.fromiter((of[node.row].number for node in order), np.int32, len(order))
-            self._ok = np.fromiter((of[node.row].status is None for node in order), np.bool_, len(order))
+            self._numbers = np.fromiter((of[node.row].number for node in order), np.intp, nodes)
+            self._ok = np.fromiter((of[node.row].status is None for node in order), np.bool_, nodes)
+            length = num_feasible_nodes_to_find(nodes, self.framework.percentage_of_nodes_to_score)
+            if self.feasible < nodes or nodes % length:
+                return
+        blocks: list[Block] = [{} for _ in range(0, nodes, length or 1)]
+        for index, node in enumerate(order):
+            members = blocks[index // length].setdefault(of[node.row], [])
+            self._slot[node.row] = len(members)
+            members.append(node)
+        self._blocks = blocks
+        self._block_length = length
+
+    def _move_in_block(self, node: NodeInfo, was: NodeClass, now: NodeClass) -> None:
+        assert self._blocks is not None
+        block = self._blocks[node.order_index // self._block_length]
+        members = block[was]
+        slot = self._slot[node.row]
+        last = members.pop()
+        if last is not node:
+            members[slot] = last
+            self._slot[last.row] = slot
+        elif not members:
+            del block[was]
+        joined = block.get(now)
+        if joined is None:
+            joined = block[now] = []
+        self._slot[node.row] = len(joined)
+        joined.append(node)
 
     def _leave(self, row: int) -> None:
         left = self.class_of[row]
@@ -235,33 +314,36 @@ class ClassTable:
         if left.status is None:
             self.feasible -= 1
         if not left.count:
+            if any(left.norms):
+                self._uneven -= 1
             del self.classes[left.key]
             self._free.append(left.number)
 
     def _place(self, node: NodeInfo) -> None:
         """Ask the plugins about a node and put it into its class."""
-        state, pod, row = self.state, self.pod, node.row
+        row = node.row
         static = self._static.get(row)
         if static is None or static[0] != node.version:
-            static = self._static[row] = self._look(node)
-        status = static[1]
-        if status is None:
-            for plugin in self._filters:
-                status = plugin.filter(state, pod, node)
-                if status is not None:
-                    break
-        if self._constraints:
-            self._share(row, self._shares_of(node))
-        key: Any
-        if status is not None:
-            key = (status.plugin, status.code, status.reasons)
-            base, spread, ignored = 0, (), False
+            static = self._static[row] = (node.version, self._look(node))
+        looked = static[1]
+        spread: tuple[Any, ...] = ()
+        ignored = False
+        if self._parts:
+            spread, ignored = self._spread_of(node, row)
+        if self._plain_figures and not node.scalars:
+            # Nodes with the same figures get the same answers.
+            figures = (
+                looked, spread, ignored, len(node.pods), node.cpu, node.memory, node.nonzero_cpu, node.nonzero_memory,
+                node.alloc_cpu, node.alloc_memory, node.alloc_pods,
+            )  # fmt: skip
+            answer = self._answers.get(figures)
+            if answer is None:
+                if len(self._answers) > _ANSWERS_MAX:
+                    self._answers.clear()
+                answer = self._answers[figures] = self._ask(node, looked, spread, ignored)
         else:
-            base = static[2]
-            for plugin, weight in self._scores:
-                base += plugin.score(state, pod, node) * weight
-            spread, ignored = self._spread_of(node) if self._constraints else ((), False)
-            key = (base, static[3], spread, ignored)
+            answer = self._ask(node, looked, spread, ignored)
+        key, status, base = answer
         was = self.class_of.get(row)
         if was is not None:
             if was.key == key:
@@ -270,15 +352,51 @@ class ClassTable:
         now = self.classes.get(key)
         if now is None:
             now = self._new_class(key)
-            now.status, now.base, now.norms, now.spread, now.ignored = status, base, static[3], spread, ignored
+            now.status, now.base = status, base
+            if status is None:
+                now.norms, now.spread, now.ignored = looked[2], spread, ignored
+                if any(now.norms):
+                    self._uneven += 1
         now.count += 1
         self.version += 1
+        self.class_of[row] = now
         if status is None:
             self.feasible += 1
-        self.class_of[row] = now
-        if self._numbers is not None:
+        if self._blocks is not None and was is not None:
+            if status is not None and self._numbers is not None:
+                # A large cluster's samples are no longer always the same.
+                self._blocks = None
+                self._renumber()
+            else:
+                self._move_in_block(node, was, now)
+        elif self._numbers is not None:
             self._numbers[node.order_index] = now.number
             self._ok[node.order_index] = status is None
+
+    def _renumber(self) -> None:
+        """Bring the arrays up to date, which were not kept while there were blocks."""
+        import numpy as np
+
+        order, of = self.cache.order, self.class_of
+        self._numbers = np.fromiter((of[node.row].number for node in order), np.intp, len(order))
+        self._ok = np.fromiter((of[node.row].status is None for node in order), np.bool_, len(order))
+
+    def _ask(
+        self, node: NodeInfo, looked: _Looked, spread: tuple[Any, ...], ignored: bool
+    ) -> tuple[Any, Status | None, int]:
+        """(what tells the class, refusal, weighted scores), from the plugins that look at the pods on the node."""
+        state, pod = self.state, self.pod
+        status, base, norms = looked
+        if status is None:
+            for plugin in self._filters:
+                status = plugin.filter(state, pod, node)
+                if status is not None:
+                    break
+        if status is not None:
+            return (status.plugin, status.code, status.reasons), status, 0
+        for plugin, weight in self._scores:
+            base += plugin.score(state, pod, node) * weight
+        return (base, norms, spread, ignored), None, base
 
     def _new_class(self, key: Any) -> NodeClass:
         if self._free:
@@ -290,156 +408,197 @@ class ClassTable:
         self.classes[key] = made
         return made
 
-    def _look(self, node: NodeInfo) -> tuple[int, Status | None, int, tuple[int, ...]]:
-        """What depends on the node object alone: (its version, refusal, weighted scores, scores to normalise)."""
+    def _look(self, node: NodeInfo) -> _Looked:
+        """What depends on the node object alone: (refusal, weighted scores, scores to normalise).
+
+        Nodes without taints, cordon, images and annotations are all alike to the plugins that look at nothing else.
+        """
+        raw = node.node
+        assert raw is not None
+        blank = not (raw.taints or raw.unschedulable or node.images or raw.annotations or self._selects_nodes)
+        if blank and self._blank is not None:
+            return self._blank
         state, pod = self.state, self.pod
         for plugin in self._static_filters:
             status = plugin.filter(state, pod, node)
             if status is not None:
-                return node.version, status, 0, ()
+                return status, 0, ()
         base = sum(plugin.score(state, pod, node) * weight for plugin, weight in self._static_scores)
-        return node.version, None, base, tuple(plugin.score(state, pod, node) for plugin, _ in self._norms)
+        found = (None, base, tuple(plugin.score(state, pod, node) for plugin, _ in self._norms))
+        if blank:
+            self._blank = found
+        return found
 
     # -- spread -----------------------------------------------------------------------------------------------------
 
-    def _shares_of(self, node: NodeInfo) -> tuple[tuple[str, int], ...]:
-        """(domain, matching pods) that the node adds to each constraint's count; ("", 0): nothing."""
-        constraints, handle, pod = self._constraints, self.handle, self.pod
-        if self._require_all and not node_labels_match_spread_constraints(node.labels, constraints):
-            return ()
-        policies = handle.rules.node_inclusion_policy
-        if not policies and not required_node_affinity_matches(pod.facts.spec, node.labels, node.name):
-            return ()
-        shares = []
-        for constraint in constraints:
-            value = node.labels.get(constraint.key, "")
-            if constraint.key == HOSTNAME or (policies and not constraint.includes(pod, node)):
-                shares.append(("", 0))
+    def _spread_of(self, node: NodeInfo, row: int) -> tuple[tuple[Any, ...], bool]:
+        """(the node's domain or own count by constraint, whether it is ignored); its pods are counted in the totals."""
+        labels, counts = node.labels, node.counts
+        found: list[Any] = []
+        shares: list[tuple[str, int]] | None = None
+        ignored = False
+        for key, is_hostname, counter, everywhere in self._parts:
+            value = labels.get(key)
+            if value is None and self._require_all:
+                ignored = True
+            count = 0 if counter is None else counts.get(counter, 0)
+            if is_hostname:
+                found.append(None if value is None else count)
             else:
-                shares.append((value, count_pods_match_selector(handle, node, constraint.selector, pod.namespace)))
-        return tuple(shares)
+                found.append(value)
+                if count and (everywhere or self._constraints[len(found) - 1].includes(self.pod, node)):
+                    if shares is None:
+                        shares = [("", 0)] * len(self._parts)
+                    shares[len(found) - 1] = (value or "", count)
+        if ignored or not (shares is None or self._policies or self._everywhere or self._matches(node)):
+            shares = None
+        if shares is not None or row in self._shares:
+            self._share(row, tuple(shares or ()))
+        return ((), True) if ignored else (tuple(found), False)
+
+    def _matches(self, node: NodeInfo) -> bool:
+        return required_node_affinity_matches(self.pod.facts.spec, node.labels, node.name)
 
     def _share(self, row: int, shares: tuple[tuple[str, int], ...]) -> None:
+        """What the node's pods add to the domains' counts, instead of what they added before."""
         was = self._shares.get(row, ())
         if was == shares:
             return
         for totals, (value, count) in zip(self._totals, was, strict=False):
-            totals[value] -= count
+            if count:
+                totals[value] -= count
         for totals, (value, count) in zip(self._totals, shares, strict=False):
-            totals[value] = totals.get(value, 0) + count
+            if count:
+                totals[value] = totals.get(value, 0) + count
         self._shares[row] = shares
-
-    def _spread_of(self, node: NodeInfo) -> tuple[tuple[Any, ...], bool]:
-        constraints, handle = self._constraints, self.handle
-        if self._require_all and not node_labels_match_spread_constraints(node.labels, constraints):
-            return (), True
-        found: list[Any] = []
-        for constraint in constraints:
-            value = node.labels.get(constraint.key)
-            if value is not None and constraint.key == HOSTNAME:
-                found.append(count_pods_match_selector(handle, node, constraint.selector, self.pod.namespace))
-            else:
-                found.append(value)
-        return tuple(found), False
 
     def _add_spread(self, classes: Sequence[NodeClass], counts: Sequence[int], totals: list[int]) -> None:
         """Source: podtopologyspread/scoring.go:PreScore, Score, NormalizeScore, over classes."""
-        constraints = self._constraints
-        counted = [i for i, c in enumerate(classes) if not c.ignored]
-        weights = []
-        for j, constraint in enumerate(constraints):
-            if constraint.key == HOSTNAME:
-                size = sum(counts[i] for i in counted)
+        counted: Sequence[int] = range(len(classes))
+        if self._require_all:
+            counted = [i for i, c in enumerate(classes) if not c.ignored]
+            if not counted:
+                return
+            counts = [counts[i] for i in counted]
+            classes = [classes[i] for i in counted]
+        sizes = sum(counts)
+        scores: list[float] | None = None
+        for j, (is_hostname, skew) in enumerate(self._skews):
+            if is_hostname:
+                weight = weight_for(sizes)
+                added = [0.0 if (n := c.spread[j]) is None else n * weight + skew for c in classes]
             else:
-                size = len(dict.fromkeys(classes[i].spread[j] or "" for i in counted))
-            weight = _WEIGHTS.get(size)
-            if weight is None:
-                weight = _WEIGHTS[size] = topology_normalizing_weight(size)
-            weights.append(weight)
-        raws = []
-        rounded = self.handle.rules.spread_rounded
-        for i in counted:
-            score = 0.0
-            for j, value in enumerate(classes[i].spread):
-                if value is not None:
-                    constraint = constraints[j]
-                    count = value if constraint.key == HOSTNAME else self._totals[j].get(value, 0)
-                    score += float(count) * weights[j] + float(constraint.max_skew - 1)
-            raws.append(round_half_away(score) if rounded else int(score))
-        lowest, highest = min(raws, default=0), max(raws, default=0)
-        for i, raw in zip(counted, raws, strict=True):
-            totals[i] += normalized(raw, lowest, highest) * self._spread_weight
+                of = self._totals[j]
+                domains: dict[Any, float] = dict.fromkeys([c.spread[j] for c in classes], 0.0)
+                weight = weight_for(len(domains))
+                for value in domains:
+                    if value is not None:
+                        domains[value] = of.get(value, 0) * weight + skew
+                added = [domains[c.spread[j]] for c in classes]
+            scores = added if scores is None else [x + y for x, y in zip(scores, added, strict=True)]
+        assert scores is not None
+        if self._rounded:
+            raws = [floor(score + 0.5) for score in scores]
+        else:
+            raws = [int(score) for score in scores]
+        highest = max(raws)
+        share = self._spread_weight
+        if not highest:
+            for i in counted:
+                totals[i] += MAX_NODE_SCORE * share
+            return
+        # normalized() of scoring.go, written out.
+        both = highest + min(raws)
+        for k, i in enumerate(counted):
+            totals[i] += MAX_NODE_SCORE * (both - raws[k]) // highest * share
 
     # -- the verdict ------------------------------------------------------------------------------------------------
 
     def verdict(self, start: int, enough: int) -> Verdict:
         """Look from ``start`` until ``enough`` nodes are feasible; at least one is."""
         nodes = len(self.cache.order)
-        if self.feasible <= enough:
-            verdict = Verdict(start, start + nodes, nodes, self.feasible)
-            classes = [c for c in self.classes.values() if c.status is None]
-            counts = [c.count for c in classes]
+        blocks, length = self._blocks, self._block_length
+        if blocks is not None and (length == nodes or (length == enough and start % length == 0)):
+            block = blocks[0 if length == nodes else start // length]
+            classes = [c for c in block if c.status is None]
+            counts = [len(block[c]) for c in classes]
+            verdict = Verdict(start, length, self.feasible if length == nodes else length, block)
         else:
-            verdict, classes, counts = self._sample(start, enough, nodes)
+            if blocks is not None and self._numbers is not None:
+                self._blocks = None
+                self._renumber()
+            if self.feasible <= enough:
+                verdict = Verdict(start, nodes, self.feasible)
+                classes = [c for c in self.classes.values() if c.status is None]
+                counts = [c.count for c in classes]
+            else:
+                verdict, classes, counts = self._sample(start, enough, nodes)
         if verdict.feasible == 1:
             verdict.ties, verdict.count = classes, 1
             return verdict
-        totals = [c.base + self._constant for c in classes]
-        for j, (plugin, weight) in enumerate(self._norms):
-            scores = [c.norms[j] for c in classes]
-            plugin.normalize(self.state, scores, ())
-            for i, score in enumerate(scores):
-                totals[i] += score * weight
+        if self._uneven:
+            totals = [c.base + self._constant for c in classes]
+            for j, (plugin, weight) in enumerate(self._norms):
+                scores = [c.norms[j] for c in classes]
+                plugin.normalize(self.state, scores, ())
+                for i, score in enumerate(scores):
+                    totals[i] += score * weight
+        else:
+            constant = self._even
+            totals = [c.base + constant for c in classes]
         if self._constraints:
             self._add_spread(classes, counts, totals)
         best = verdict.best = max(totals)
-        for i, total in enumerate(totals):
-            if total == best:
-                verdict.ties.append(classes[i])
-                verdict.count += counts[i]
+        ties = [i for i, total in enumerate(totals) if total == best]
+        verdict.ties = [classes[i] for i in ties]
+        verdict.count = sum([counts[i] for i in ties])
         return verdict
 
     def _sample(self, start: int, enough: int, nodes: int) -> tuple[Verdict, list[NodeClass], list[int]]:
         import numpy as np
 
-        ok = self._ok
-        # The search stops at one feasible node more than enough, which is not counted.
-        length = min(nodes, enough + enough // 8 + 64)
-        while True:
-            looked = _window(ok, start, length)
-            places = np.flatnonzero(looked)
-            if len(places) > enough:
-                break
-            length = min(nodes, length * 2)
-        evaluated = int(places[enough])
-        numbers = _window(self._numbers, start, evaluated)
-        found = np.bincount(numbers[places[:enough]])
-        present = np.flatnonzero(found).tolist()
-        verdict = Verdict(start, start + evaluated, evaluated, enough)
-        return verdict, [self.by_number[number] for number in present], found[present].tolist()
+        if self.feasible == nodes:
+            evaluated = enough
+            numbers = _window(self._numbers, start, enough)
+        else:
+            # The search stops at one feasible node more than enough, which is not counted.
+            length = min(nodes, enough + enough // 8 + 64)
+            while True:
+                places = _window(self._ok, start, length).nonzero()[0]
+                if len(places) > enough:
+                    break
+                length = min(nodes, length * 2)
+            evaluated = int(places[enough])
+            numbers = _window(self._numbers, start, evaluated)[places[:enough]]
+        found = np.bincount(numbers).tolist()
+        present = [number for number, count in enumerate(found) if count]
+        by_number = self.by_number
+        verdict = Verdict(start, evaluated, enough)
+        return verdict, [by_number[number] for number in present], [found[number] for number in present]
 
     def member(self, verdict: Verdict, index: int) -> NodeInfo:
-        """The tied node at ``index`` in the order in which the nodes were looked at."""
-        order, start = self.cache.order, verdict.start
-        nodes = len(order)
+        """One of the tied nodes, ``index`` below the verdict's ``count``."""
         ties = verdict.ties
-        if self._numbers is None:
-            of = self.class_of
-            for i in range(start, start + nodes):
-                node = order[i % nodes]
-                if of[node.row] in ties:
-                    if index == 0:
-                        return node
-                    index -= 1
+        block = verdict.block
+        if block is not None:
+            for one in ties:
+                members = block[one]
+                if index < len(members):
+                    return members[index]
+                index -= len(members)
             raise AssertionError("fewer tied nodes than counted")
         import numpy as np
 
-        numbers = _window(self._numbers, start, verdict.end - start)
+        order = self.cache.order
+        numbers = _window(self._numbers, verdict.start, verdict.evaluated)
         if len(ties) == 1:
-            places = np.flatnonzero(numbers == ties[0].number)
+            places = (numbers == ties[0].number).nonzero()[0]
         else:
-            places = np.flatnonzero(np.isin(numbers, [c.number for c in ties]))
-        return order[(start + int(places[index])) % nodes]
+            tied = np.zeros(len(self.by_number), np.bool_)
+            for one in ties:
+                tied[one.number] = True
+            places = tied[numbers].nonzero()[0]
+        return order[(verdict.start + int(places[index])) % len(order)]
 
     def refusal(self, claims: bool) -> tuple[Diagnosis, str, str | None]:
         """Every node refuses: (why, the message, what becomes of a nomination). No placed pod is less important.
@@ -471,11 +630,21 @@ class ClassTable:
 
 def _window(places: Any, start: int, length: int) -> Any:
     """``length`` places from ``start`` on, around the end."""
-    import numpy as np
-
     end = start + length
     nodes = len(places)
-    return places[start:end] if end <= nodes else np.concatenate((places[start:], places[: end - nodes]))
+    if end <= nodes:
+        return places[start:end]
+    import numpy as np
+
+    return np.concatenate((places[start:], places[: end - nodes]))
+
+
+def weight_for(size: int) -> float:
+    """The spread weight of so many domains, worked out once."""
+    weight = _WEIGHTS.get(size)
+    if weight is None:
+        weight = _WEIGHTS[size] = topology_normalizing_weight(size)
+    return weight
 
 
 class ClassTables:
@@ -487,8 +656,8 @@ class ClassTables:
         self._seen: dict[Any, None] = {}
 
     def table_for(self, framework: Framework, pod: PodInfo) -> ClassTable | None:
-        """The pod's table, up to date; None: take the plain path. In a large cluster a kind of pod gets its table when
-        it is met for the second time."""
+        """The pod's table, up to date; None: take the plain path. In a large cluster a pod that may be the
+        only one of its kind gets no table before a second one comes."""
         owner = pod.pod.owner
         key = (
             framework.profile_name,
@@ -500,7 +669,8 @@ class ClassTables:
         tables = self._tables
         table = tables.get(key)
         if table is None:
-            if len(self.handle.cache.order) >= MANY_NODES and key not in self._seen:
+            lonely = owner is None or owner.kind == "DaemonSet"
+            if lonely and len(self.handle.cache.order) >= MANY_NODES and key not in self._seen:
                 if len(self._seen) > 4 * _TABLES_MAX:
                     self._seen.clear()
                 self._seen[key] = None

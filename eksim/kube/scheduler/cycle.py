@@ -8,7 +8,7 @@ records events and evicts. Called by the component and by the replay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from eksim.kube.scheduler import events as ev
 from eksim.kube.scheduler.cache import Cache
@@ -21,11 +21,9 @@ from eksim.kube.scheduler.nodeinfo import NodeInfo, PodInfo
 from eksim.kube.scheduler.nominator import Nominator
 from eksim.kube.scheduler.preemption import NOT_HELPFUL, Candidate, Evaluator, Outcome
 from eksim.kube.scheduler.queue import PriorityQueue, QueuedPod
+from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
 from eksim.state.objects import Pod
 from eksim.versions import SchedulerRules
-
-MIN_FEASIBLE_NODES_TO_FIND: Final = 100
-MIN_FEASIBLE_NODES_PERCENTAGE_TO_FIND: Final = 5
 
 
 class Choices(Protocol):
@@ -112,18 +110,6 @@ class Attempt:
         self.reason = "Unschedulable"
         self.nominated: str | None = None
         self.candidate: Candidate | None = None
-
-
-def num_feasible_nodes_to_find(nodes: int, percentage: int) -> int:
-    """How many feasible nodes are enough: all below 100, else a share that shrinks with the cluster.
-
-    Source: kubernetes/pkg/scheduler/schedule_one.go:numFeasibleNodesToFind, v1.34.1.
-    """
-    if nodes < MIN_FEASIBLE_NODES_TO_FIND or percentage >= 100:
-        return nodes
-    if percentage <= 0:
-        percentage = max(50 - nodes // 125, MIN_FEASIBLE_NODES_PERCENTAGE_TO_FIND)
-    return max(nodes * percentage // 100, MIN_FEASIBLE_NODES_TO_FIND)
 
 
 class Scheduler:

@@ -15,6 +15,7 @@ from eksim.versions import SchedulerRules
 
 if TYPE_CHECKING:
     from eksim.kube.scheduler.cache import Cache
+    from eksim.kube.scheduler.facts import SpecFacts
     from eksim.kube.scheduler.listers import Listers
     from eksim.kube.scheduler.nodeinfo import NodeInfo, PodInfo
     from eksim.state.objects import Pod
@@ -95,6 +96,10 @@ class Plugin:
     filter_by_pods = False
     score_by_pods = False
     local_score = True
+
+    def plain_figures(self, rules: SchedulerRules, facts: SpecFacts) -> bool:
+        """Whether, of the pods on a node, Filter and Score look only at their number, their cpu and their memory."""
+        return False
 
     def pre_filter(self, state: CycleState, pod: PodInfo) -> Status | frozenset[str] | None:
         """Prepare; SKIP to be left out, a rejection for all nodes, or names of the only nodes that can do."""

@@ -65,7 +65,8 @@ class EventHandlers:
 
     def add_pod_to_cache(self, pod: Pod) -> None:
         """Source: eventhandlers.go:addPodToCache, v1.34.1, v1.21.9."""
-        self.cache.add_pod(PodInfo(pod))
+        if not self.cache.confirm_pod(pod):
+            self.cache.add_pod(PodInfo(pod))
         if self.rules.queueing_hints:
             self.queue.move_all(ev.ASSIGNED_POD_ADD, None, pod)
         else:

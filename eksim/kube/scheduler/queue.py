@@ -127,6 +127,7 @@ class PriorityQueue:
         self.move_request_cycle = -1
         #: pods in flight and the events seen since, in order (hints only)
         self._log: list[QueuedPod | tuple[ClusterEvent, Any, Any]] = []
+        self._interest: dict[ClusterEvent, bool] = {}
         #: pods whose preemption's API calls are under way
         self.preempting: dict[str, None] = {}
 
@@ -226,7 +227,7 @@ class PriorityQueue:
         """
         queued = QueuedPod(PodInfo(pod), self.now())
         self.pods[pod.key] = queued
-        if self._move_to_active(queued):
+        if self._move_to_active(queued) and (pod.nominated_node or pod.key in self.nominator.node_of):
             self.nominator.add(queued.info, None)
 
     def delete(self, key: str) -> QueuedPod | None:
@@ -433,7 +434,10 @@ class PriorityQueue:
         """
         if event.resource == WILDCARD or not self.rules.queueing_hints:
             return True
-        return any(profile.hints(event) for profile in self.profiles.values())
+        found = self._interest.get(event)
+        if found is None:
+            found = self._interest[event] = any(profile.hints(event) for profile in self.profiles.values())
+        return found
 
     def move_all(
         self,
@@ -446,6 +450,8 @@ class PriorityQueue:
 
         Source: scheduling_queue.go:MoveAllToActiveOrBackoffQueue, movePodsToActiveOrBackoffQueue, v1.34.1, v1.21.9.
         """
+        if self.rules.queueing_hints and not (self.unschedulable or self.gated or self.in_flight):
+            return
         if not self.is_event_of_interest(event):
             return
         waiting: list[QueuedPod] = []

@@ -10,6 +10,7 @@ from typing import Final
 
 from eksim.kube.scheduler import events as ev
 from eksim.kube.scheduler.events import ClusterEvent
+from eksim.kube.scheduler.facts import SpecFacts
 from eksim.kube.scheduler.framework import (
     SKIP,
     UNSCHEDULABLE,
@@ -39,6 +40,10 @@ class NodePorts(Plugin):
 
     name = NAME
     filter_by_pods = True
+
+    def plain_figures(self, rules: SchedulerRules, facts: SpecFacts) -> bool:
+        """For a pod without host ports."""
+        return not facts.host_ports
 
     def pre_filter(self, state: CycleState, pod: PodInfo) -> Status | frozenset[str] | None:
         """Source: node_ports.go:PreFilter, v1.34.1."""

@@ -14,6 +14,7 @@ from eksim.kube.scheduler.facts import SpecFacts
 from eksim.kube.scheduler.framework import MAX_NODE_SCORE, SKIP, CycleState, Plugin, Status
 from eksim.kube.scheduler.nodeinfo import NodeInfo, PodInfo
 from eksim.kube.scheduler.plugins.node_resources_fit import DEFAULT_RESOURCES, other_resource
+from eksim.versions import SchedulerRules
 
 NAME: Final = "NodeResourcesBalancedAllocation"
 
@@ -69,6 +70,10 @@ class NodeResourcesBalancedAllocation(Plugin):
     def __init__(self, resources: Sequence[tuple[str, int]] = DEFAULT_RESOURCES) -> None:
         self.resources = tuple(name for name, _ in resources)
         self._usual = self.resources == ("cpu", "memory")
+
+    def plain_figures(self, rules: SchedulerRules, facts: SpecFacts) -> bool:
+        """With the default resources."""
+        return self._usual
 
     def pre_score(self, state: CycleState, pod: PodInfo, nodes: Sequence[NodeInfo]) -> Status | None:
         """Today a pod that asks for none of the resources is not scored.

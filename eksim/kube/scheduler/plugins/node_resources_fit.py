@@ -92,6 +92,10 @@ class ResourceAllocation(Plugin):
         self.mean = weighted_mean_rounded if rounded else weighted_mean
         self._usual = scorer is least_requested_score and self.resources == DEFAULT_RESOURCES and not rounded
 
+    def plain_figures(self, rules: SchedulerRules, facts: SpecFacts) -> bool:
+        """With the default resources; up to 1.27 also other resources may be short for a pod that asks for none."""
+        return self.resources == DEFAULT_RESOURCES and (rules.zero_request_never_short or facts.requests_nothing)
+
     def score(self, state: CycleState, pod: PodInfo, node: NodeInfo) -> int:
         """Source: kubernetes/pkg/scheduler/framework/plugins/noderesources/resource_allocation.go:score,
         calculateResourceAllocatableRequest, v1.34.1, v1.21.9."""
