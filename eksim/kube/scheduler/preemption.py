@@ -289,6 +289,9 @@ class Evaluator:
         statuses: dict[str, Status] = {}
         for i in range(count):
             node = potential[(offset + i) % count]
+            if not any(other.priority < pod.priority for other in node.pods):
+                statuses[node.name] = NO_VICTIMS
+                continue
             found = select_victims_on_node(
                 framework, state.clone(), pod, node.clone(), self.nominator.pods_for_node(node.name), budgets
             )
