@@ -110,13 +110,18 @@ class _Progress:
 
 def _print_report(result: Result, target: Path | None) -> None:
     summary = result.summary
+    moments = {m["time_s"]: m for m in summary["moments"]}
     for look in result.looks:
-        print(f"[{_clock_text(look.time_s)}] $ {look.command}")
+        moment = moments.pop(look.time_s, None)
+        if moment is not None:
+            print(f"--- {_clock_text(look.time_s)}  {_pods_text(moment['pods'])}  {moment['step']}".rstrip())
+        print(f"$ {look.command}")
         print(look.text)
         print()
-    pods = summary["pods"]
-    phases = ", ".join(f"{v} {k}" for k, v in pods.items() if v and k[0].isupper()) or "none"
-    print(f"Pods at {_clock_text(summary['end_s'])}: {phases}; {pods['total']} in all")
+    for moment in moments.values():
+        if moment["step"] != "end":
+            print(f"--- {_clock_text(moment['time_s'])}  {_pods_text(moment['pods'])}  {moment['step']}".rstrip())
+    print(f"--- {_clock_text(summary['end_s'])}  {_pods_text(summary['pods'])}  the end")
     pending = [p for p in summary["pending"] if p["state"] != "starting"]
     for entry in pending[:10]:
         print(f"  Pending  {entry['pod']}  {entry['message']}")
@@ -137,11 +142,17 @@ def _print_report(result: Result, target: Path | None) -> None:
         rows = [*rows[:20], [f"… and {len(rows) - 20} more", "", "", "", ""]]
     print_table(rows, ["NODE", "TYPE", "PODS", "ADDRESSES", "INTERFACES"])
     print()
-    print(f"Cause: {summary['cause']}")
+    when = "" if summary["cause_at_s"] == summary["end_s"] else f" (at {_clock_text(summary['cause_at_s'])})"
+    print(f"Cause{when}: {summary['cause']}")
     if result.failures:
         print(f"{len(result.failures)} expectations failed")
     if target is not None:
         print(f"Results: {target}")
+
+
+def _pods_text(pods: dict[str, int]) -> str:
+    phases = ", ".join(f"{v} {k}" for k, v in pods.items() if v and k[0].isupper())
+    return f"{pods['total']} pods" + (f": {phases}" if phases else "")
 
 
 def _clock_text(seconds: float) -> str:

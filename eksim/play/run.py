@@ -20,7 +20,7 @@ from eksim.play.steps import Player
 from eksim.record.result import Result
 from eksim.scenario.load import LoadedScenario, load_scenario
 from eksim.scenario.schema import Expectation, Step
-from eksim.views.explain import explain
+from eksim.views.explain import NOTHING
 
 #: The longest a run goes on after its last step while waiting to settle, in simulated seconds.
 SETTLE_LIMIT_S = 3600.0
@@ -167,7 +167,11 @@ def _finish(cluster: Cluster, player: Player, loaded: LoadedScenario, seed: int,
     counts = pod_counts(cluster)
     scenario = loaded.scenario
     tables = cluster.recorder.finish() if cluster.recorder is not None else {}
-    explanation = explain(cluster.snapshot(), cluster.pool_stats, cluster.usage())
+    player.remember("end")
+    # what bound at the end, else when it last did
+    binding = [m for m in player.moments if m["bound_by"] != NOTHING]
+    cause = player.moments[-1] if not binding else binding[-1]
+    usage = cluster.usage()
     nodes: list[dict[str, Any]] = []
     for name, node in cluster.store.nodes.items():
         enis, total, assigned, cooling = cluster.pool_stats(name)
@@ -201,9 +205,12 @@ def _finish(cluster: Cluster, player: Player, loaded: LoadedScenario, seed: int,
         "end_s": cluster.clock.now,
         "pods": counts,
         "nodes": nodes,
-        "cause": explanation.sentence,
-        "bound_by": explanation.bound_by,
-        "pending": explanation.pending,
+        "cause": cause["cause"],
+        "cause_at_s": cause["time_s"],
+        "bound_by": cause["bound_by"],
+        "pending": player.moments[-1]["pending"],
+        "moments": [{k: v for k, v in m.items() if k != "pending"} for m in player.moments],
+        "address_limit": sum(usage.address_limit.values()),
         "subnets": {
             name: {"free": free, "used": used} for name, (_, free, used, _) in cluster.picture().subnets.items()
         },

@@ -7,7 +7,7 @@ from typing import Any
 
 from eksim.cluster import Cluster
 from eksim.errors import InputError, Refused
-from eksim.play.expect import check
+from eksim.play.expect import check, pod_counts
 from eksim.play.faults import apply_fault
 from eksim.record.result import Failure, LookSeen
 from eksim.scenario.load import LoadedScenario
@@ -15,6 +15,7 @@ from eksim.scenario.looks import Look, parse_look
 from eksim.scenario.schema import Fault, Step
 from eksim.state.changes import Verb
 from eksim.views.describe import describe_node, describe_pod
+from eksim.views.explain import explain
 from eksim.views.kubectl import get
 from eksim.views.node import ip_link
 
@@ -42,6 +43,25 @@ class Player:
         self.loaded = loaded
         self.looks: list[LookSeen] = []
         self.failures: list[Failure] = []
+        #: what stood when the reader looked or the scenario judged
+        self.moments: list[dict[str, Any]] = []
+
+    def remember(self, name: str) -> None:
+        """Keep pod counts and cause of this moment."""
+        cluster = self.cluster
+        found = explain(cluster.snapshot(), cluster.pool_stats, cluster.usage())
+        moment = {
+            "time_s": cluster.clock.now,
+            "step": name,
+            "pods": pod_counts(cluster),
+            "cause": found.sentence,
+            "bound_by": found.bound_by,
+            "pending": found.pending,
+        }
+        if self.moments and self.moments[-1]["time_s"] == moment["time_s"]:
+            self.moments[-1] = {**moment, "step": self.moments[-1]["step"] or name}
+        else:
+            self.moments.append(moment)
 
     def act(self, index: int, step: Step) -> None:
         """Do one step's action now. Raises InputError if it names something that is not there."""
@@ -76,6 +96,8 @@ class Player:
             cluster.store.emit(Verb.NOTE, step.note)
         elif step.look is not None:
             self._look(step, where)
+        if step.look is not None or step.expect is not None:
+            self.remember(step.name or "")
         if step.expect is not None:
             self.failures += check(cluster, step.expect, where)
 

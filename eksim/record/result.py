@@ -124,11 +124,17 @@ class Result:
         if name not in self._tables:
             if self.directory is None:
                 raise InputError(f"this result has no table {name!r}", expected="a run with its recorder on")
-            return pd.read_parquet(self.directory / f"{name}.parquet")
+            try:
+                frame = pd.read_parquet(self.directory / f"{name}.parquet")
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{self.directory / name}.parquet is truncated or no Parquet file: {error}", expected="a whole file"
+                ) from None
+            return frame.astype({c.name: object for c in TABLES[name] if c.kind == "s"})
         data: dict[str, Any] = {}
         for column, values in self._tables[name].columns.items():
             if isinstance(values, TextColumn):
-                data[column] = pd.array(values.values(), dtype="string").astype(object)
+                data[column] = pd.Series(values.values(), dtype=object)
             else:
                 data[column] = np.array(values, dtype=np.int64 if values.typecode == "q" else np.float64)
         return pd.DataFrame(data)

@@ -50,7 +50,7 @@ def plot_interfaces(result: Result, ax: Axes) -> None:
             edgecolor=INK,
             linewidth=0.6,
         )
-        if attached > end * 0.01:
+        if attached > end * 0.08:
             ax.annotate(
                 f"+{device}",
                 (attached, lane),
@@ -157,17 +157,19 @@ def _stack(
 
 
 def _edge_label(ax: Axes, y: float, text: str) -> None:
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, max(high, y * 1.28))
     ax.annotate(
         text,
-        (1, y),
+        (0.5, y),
         xycoords=("axes fraction", "data"),
-        xytext=(-4, 3),
+        xytext=(0, 0),
         textcoords="offset points",
-        ha="right",
+        ha="center",
+        va="center",
         fontsize=7,
+        bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": INK, "linewidth": 0.5},
     )
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, max(high, y * 1.22))
 
 
 def _short(nodes: list[str]) -> dict[str, str]:

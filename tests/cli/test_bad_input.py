@@ -38,7 +38,12 @@ steps:
 
 def eksim(*arguments, cwd=None, stdin=None):
     return subprocess.run(
-        [sys.executable, "-m", "eksim", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, input=stdin, check=False
+        [sys.executable, "-m", "eksim", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        input=stdin,
+        check=False,
     )
 
 
@@ -72,26 +77,58 @@ def changed(old, new):
             "    - {name: a, zone: us-east-1a, cidr: 10.0.0.0/24}\n    - {name: b, zone: us-east-1b, cidr: 10.0.0.128/25}\n",
             ("scenario.yaml:7: cluster.subnets[1].cidr", "overlaps 10.0.0.0/24"),
         ),
-        ("      size: 1\n", "      size: 1\n      maxPods: 1\n", ("scenario.yaml:11", "maxPods", "at least the 2 daemon pods", "did you mean 2?")),
-        ("      size: 1\n", "      size: -1\n", ("scenario.yaml:10: cluster.nodeGroups[0].size: is -1", "did you mean 0?")),
+        (
+            "      size: 1\n",
+            "      size: 1\n      maxPods: 1\n",
+            ("scenario.yaml:11", "maxPods", "at least the 2 daemon pods", "did you mean 2?"),
+        ),
+        (
+            "      size: 1\n",
+            "      size: -1\n",
+            ("scenario.yaml:10: cluster.nodeGroups[0].size: is -1", "did you mean 0?"),
+        ),
         ("replicas: 3", "replicas: -3", ("scenario.yaml:26: steps[0].scale.replicas: is -3", "did you mean 0?")),
-        ("        replicas: 2", "        replicas: -2", ("scenario.yaml:17: workloads[0].manifest.spec.replicas: is -2",)),
-        ("nodeGroups:", "nodeGroup:", ("scenario.yaml:7: cluster.nodeGroup: unknown field", "did you mean nodeGroups?")),
+        (
+            "        replicas: 2",
+            "        replicas: -2",
+            ("scenario.yaml:17: workloads[0].manifest.spec.replicas: is -2",),
+        ),
+        (
+            "nodeGroups:",
+            "nodeGroup:",
+            ("scenario.yaml:7: cluster.nodeGroup: unknown field", "did you mean nodeGroups?"),
+        ),
         ("size: 1", "sice: 1", ("cluster.nodeGroups[0].sice: unknown field", "did you mean size?")),
-        ("kind: Deployment", "kind: Deploymnet", ("scenario.yaml:14", "kind 'Deploymnet' is not supported", "did you mean Deployment?")),
+        (
+            "kind: Deployment",
+            "kind: Deploymnet",
+            ("scenario.yaml:14", "kind 'Deploymnet' is not supported", "did you mean Deployment?"),
+        ),
         ("kind: Deployment", "kind: CronTab", ("kind 'CronTab' is not supported", "Deployment")),
         ("at: 60s", "at: 60 parsecs", ("scenario.yaml:25: steps[0].at", "is not a duration such as 90s")),
         ("at: 60s", "at: 60", ("has no unit", "60s")),
         ("at: 60s", "at: -5s", ("is negative",)),
         ("kind: Scenario", "kind: Scenery", ("scenario.yaml:2: kind: kind is 'Scenery'", "kind: Scenario")),
         ("apiVersion: eksim/v1", "apiVersion: eksim/v9", ("scenario.yaml:1: apiVersion", "eksim/v1")),
-        ("app: web}}\n        template", "app: wed}}\n        template", ("selector app=wed does not match the template's labels",)),
-        ("scale: {deployment: web, replicas: 3}", "scales: {deployment: web}", ("steps[0].scales: unknown field", "did you mean scale?")),
+        (
+            "app: web}}\n        template",
+            "app: wed}}\n        template",
+            ("selector app=wed does not match the template's labels",),
+        ),
+        (
+            "scale: {deployment: web, replicas: 3}",
+            "scales: {deployment: web}",
+            ("steps[0].scales: unknown field", "did you mean scale?"),
+        ),
         ("kind: Scenario", "kind: [Scenario", ("is not YAML",)),
         ("name: small\n", "name: small\nname: big\n", ("scenario.yaml:4: name: stands twice",)),
         ("name: small\n", "name: small\nlatency: {ec2/Attach: 1s}\n", ("latency", "did you mean")),
         ("name: small\n", "name: small\nlatency: {ec2/DescribeSubnets: fast}\n", ("latency", "is not a duration")),
-        ("  subnets:\n", "  vpcCni: {env: {WARM_IP_TARGE: 2}}\n  subnets:\n", ("WARM_IP_TARGE", "did you mean WARM_IP_TARGET?")),
+        (
+            "  subnets:\n",
+            "  vpcCni: {env: {WARM_IP_TARGE: 2}}\n  subnets:\n",
+            ("WARM_IP_TARGE", "did you mean WARM_IP_TARGET?"),
+        ),
         ("  subnets:\n", '  kubernetesVersion: "0.9"\n  subnets:\n', ("kubernetesVersion", "1.21")),
         ("  subnets:\n", "  kubernetesVersion: 1.30\n  subnets:\n", ("kubernetesVersion", "in quotes")),
     ],

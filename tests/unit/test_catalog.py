@@ -10,7 +10,12 @@ from eksim.catalog.limits import max_pods
 from eksim.errors import InputError
 
 SOURCES = Path(build.__file__).parent / "sources"
-MULTI_CARD = {"i7ie.48xlarge": (15, 8), "i7ie.metal-48xl": (15, 8), "i8ge.48xlarge": (24, 12), "i8ge.metal-48xl": (24, 12)}
+MULTI_CARD = {
+    "i7ie.48xlarge": (15, 8),
+    "i7ie.metal-48xl": (15, 8),
+    "i8ge.48xlarge": (24, 12),
+    "i8ge.metal-48xl": (24, 12),
+}
 
 
 def _limits():
@@ -59,7 +64,13 @@ def test_max_pods_by_the_rules(name, options, pods):
 
 def test_prices_memory_and_architecture_come_from_the_sources():
     t3 = types.lookup("t3.medium")
-    assert (t3.vcpu, t3.memory_mib, t3.architecture, t3.usd_per_hour, t3.hypervisor) == (2, 4096, "x86_64", 0.0416, "nitro")
+    assert (t3.vcpu, t3.memory_mib, t3.architecture, t3.usd_per_hour, t3.hypervisor) == (
+        2,
+        4096,
+        "x86_64",
+        0.0416,
+        "nitro",
+    )
     assert types.lookup("m7g.large").architecture == "arm64"
 
 
