@@ -1,5 +1,5 @@
 """``python -m eksim``."""
 
-from eksim.cli.main import entry_point
+from eksim.cli.start import entry_point
 
 entry_point()

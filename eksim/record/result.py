@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,10 +186,11 @@ class Result:
         for column in TABLES[name]:
             values = table.columns[column.name]
             if isinstance(values, TextColumn):
-                codes = pa.array(values.codes, type=pa.int32())
-                columns[column.name] = pa.DictionaryArray.from_arrays(codes, pa.array(values.texts, type=pa.string()))
+                columns[column.name] = pa.DictionaryArray.from_arrays(
+                    _arrow_numbers(pa, pa.int32(), values.codes), _arrow_texts(pa, values.texts)
+                )
             else:
-                columns[column.name] = pa.array(values, type=pa.int64() if column.kind == "i" else pa.float64())
+                columns[column.name] = _arrow_numbers(pa, pa.int64() if column.kind == "i" else pa.float64(), values)
         meta = {c.name: c.meaning for c in TABLES[name]}
         arrow = pa.table(columns).replace_schema_metadata({"eksim": json.dumps(meta)})
         pq.write_table(arrow, path)
@@ -211,3 +213,18 @@ class Result:
         looks = [LookSeen(**look) for look in summary.get("looks", [])]
         failures = [Failure(**f) for f in summary.get("failures", [])]
         return Result(summary, looks, failures, directory=path)
+
+
+# Arrow arrays from buffers: pyarrow's own conversion would import pandas first.
+
+
+def _arrow_numbers(pa: Any, kind: Any, values: array[Any]) -> Any:
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values.tobytes())])
+
+
+def _arrow_texts(pa: Any, texts: list[str]) -> Any:
+    parts = [text.encode() for text in texts]
+    offsets = array("i", [0])
+    for part in parts:
+        offsets.append(offsets[-1] + len(part))
+    return pa.Array.from_buffers(pa.string(), len(parts), [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(parts))])
