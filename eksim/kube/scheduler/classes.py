@@ -517,6 +517,7 @@ class ClassTable:
     def verdict(self, start: int, enough: int) -> Verdict:
         """Look from ``start`` until ``enough`` nodes are feasible; at least one is."""
         nodes = len(self.cache.order)
+        start %= nodes
         blocks, length = self._blocks, self._block_length
         if blocks is not None and (length == nodes or (length == enough and start % length == 0)):
             block = blocks[0 if length == nodes else start // length]
