@@ -155,7 +155,8 @@ class NodeSelectorTerm:
         if self.fields:
             fields = {"metadata.name": name}
             for requirement in self.fields:
-                if not requirement.matches(fields):
+                # A field is compared with exactly one value; with more the term is invalid and matches nothing.
+                if len(requirement.values) != 1 or not requirement.matches(fields):
                     return False
         return True
 

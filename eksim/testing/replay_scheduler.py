@@ -295,6 +295,7 @@ class Harness:
             return
         self.cleared.pop(key, None)
         self.updated_once.pop(key, None)
+        self.evicted.pop(key, None)
         if pod.node:
             self.scheduler.handlers.delete_pod_from_cache(pod)
         else:

@@ -85,9 +85,11 @@ class SpecFacts:
         self.cpu: int = requests.get("cpu", 0)
         self.memory: int = requests.get("memory", 0)
         self.ephemeral: int = requests.get("ephemeral-storage", 0)
-        #: extended resources, huge pages, attachable volumes; sorted, since the real order is random
+        #: extended resources, huge pages, attachable volumes; sorted, since the real order is random. Up to 1.27 one of
+        #: which 0 is asked counts as asked for (Resource.Add), then not (Resource.SetMaxResource).
+        zeros = not spec.rules.scheduler.zero_request_never_short
         self.scalars: tuple[tuple[str, int], ...] = tuple(
-            sorted((name, amount) for name, amount in requests.items() if is_scalar_resource_name(name))
+            sorted((n, amount) for n, amount in requests.items() if (amount or zeros) and is_scalar_resource_name(n))
         )
         self.requests_nothing = not (self.cpu or self.memory or self.ephemeral or self.scalars)
         self.nonzero_cpu: int = spec.nonzero_cpu

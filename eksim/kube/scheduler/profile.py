@@ -158,7 +158,8 @@ def _apply(points: Mapping[str, Any], point: str, defaults: Mapping[str, int]) -
             name = entry["name"]
             if name in NOT_MODELLED or not (where == point or name in defaults or _takes_part(name, point)):
                 continue
-            weight = int(entry.get("weight") or 0) or chosen.get(name, 0) or defaults.get(name, 0)
+            # Without a weight it is 1, whatever the default was (getScoreWeights).
+            weight = int(entry.get("weight") or 0)
             # What is configured anew comes first, what is new last.
             (first if name in chosen and where == point else last)[name] = weight
         chosen = {**first, **{name: weight for name, weight in chosen.items() if name not in first}, **last}

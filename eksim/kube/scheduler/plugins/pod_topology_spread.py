@@ -117,7 +117,7 @@ def default_selector(handle: Handle, pod: Pod) -> LabelSelector:
             controller = listers.get(owner.kind, namespace, owner.name)
             if controller is not None:
                 added = LabelSelector.parse(controller.spec.get("selector")).requirements
-    else:
+    elif pod.labels:
         for controller in listers.in_namespace("ReplicationController", namespace):
             selector = controller.spec.get("selector")
             if selector and all(pod.labels.get(key) == value for key, value in selector.items()):
