@@ -24,7 +24,7 @@ from eksim.kube.apply import Admission, Applier
 from eksim.kube.capacity import node_resources
 from eksim.kube.controllers.base import ControllerSettings
 from eksim.kube.controllers.manager import Controllers
-from eksim.kube.events import EventRecorders
+from eksim.kube.events import EventRecorders, NoEvents
 from eksim.kube.kubelet import DEFAULT_IMAGE_BYTES, Behaviour, Kubelet, KubeletSettings
 from eksim.kube.scheduler.component import Scheduler, SchedulerSettings
 from eksim.names import instance_id, node_name, uid
@@ -66,6 +66,7 @@ class Cluster:
         seed: int,
         record: bool = True,
         prepare: Callable[[Cluster], None] | None = None,
+        events: bool = True,
     ) -> None:
         scenario = loaded.scenario
         spec = scenario.cluster
@@ -91,7 +92,9 @@ class Cluster:
             self.recorder.cooldown_s = self._cooldown_s
         if prepare is not None:
             prepare(self)
-        self.events_room = EventRecorders(clock, store, self.rules, self.epoch_s, streams)
+        self.events_room: EventRecorders | NoEvents = (
+            EventRecorders(clock, store, self.rules, self.epoch_s, streams) if events else NoEvents()
+        )
         self.network = Network(store)
         self.ec2 = Ec2(clock, store, self.network, streams, times)
         self.cni = VpcCni(clock, store, streams, self.ec2, cni_rules, spec.vpc_cni.env, times)
@@ -121,7 +124,7 @@ class Cluster:
             KubeletRules.of(spec.kubernetes_version),
             self.cni,
             lambda node: self.events_room.recorder("kubelet", node),
-            KubeletSettings(times, timed),
+            KubeletSettings(times, timed, events),
             self.behaviour_of,
         )
         self._behaviours: dict[tuple[str, str, str], Behaviour] = {}
@@ -225,7 +228,9 @@ class Cluster:
         )
         if isinstance(launched, Refused):
             # an Auto Scaling group tries other zones and goes on trying; here the launch is lost and said so
-            self.store.emit(Verb.NOTE, f"launch of a node of {group.name} failed: {launched.code} in subnet {subnet.id}")
+            self.store.emit(
+                Verb.NOTE, f"launch of a node of {group.name} failed: {launched.code} in subnet {subnet.id}"
+            )
             return
         info = NodeInfo(name, group, index, instance)
         self._nodes[name] = info
@@ -369,6 +374,12 @@ class Cluster:
         """All subnets, in the scenario's order."""
         return list(self._subnets.values())
 
+    def close(self) -> None:
+        """Take the house apart: parts know each other in circles, which would keep it in memory until a collection."""
+        for part in (self.scheduler, self.controllers, self.kubelet, self.cni, self.ec2, self.store, self.links):
+            vars(part).clear()
+        vars(self).clear()
+
     # -- asking -------------------------------------------------------------------------------------------------
 
     def is_settled(self) -> bool:
@@ -379,7 +390,13 @@ class Cluster:
             and self.controllers.is_quiet()
             and self.scheduler.is_quiet()
             and all(self.cni.is_quiet(name) for name in self._nodes)
+            and not any(self._address_left(name) for name in self.kubelet.waiting_nodes)
         )
+
+    def _address_left(self, node: str) -> bool:
+        """Whether a refused CNI ADD of that node will succeed when it is tried again (cooling addresses come free)."""
+        _, total, assigned, _ = self.cni.pool_stats(node)
+        return total > assigned
 
     def condition(self, until: str) -> Callable[[], bool]:
         """A step's ``until`` as a question to ask again and again."""
@@ -460,10 +477,15 @@ _DEFAULT_BEHAVIOUR = Behaviour()
 
 
 def build(
-    loaded: LoadedScenario, seed: int, record: bool = True, prepare: Callable[[Cluster], None] | None = None
+    loaded: LoadedScenario,
+    seed: int,
+    record: bool = True,
+    prepare: Callable[[Cluster], None] | None = None,
+    events: bool = True,
 ) -> Cluster:
     """Everything a scenario needs, at simulated second 0.
 
-    ``record``: fill the tables; ``prepare`` is called once clock and store exist, to watch from the first change on.
+    ``record``: fill the tables; ``prepare`` is called once clock and store exist, to watch from the first change on;
+    ``events``: off, components record no Events (nothing else depends on them).
     """
-    return Cluster(loaded, seed, record, prepare)
+    return Cluster(loaded, seed, record, prepare, events)

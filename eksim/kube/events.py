@@ -25,6 +25,7 @@ from eksim.kube.event_objects import ObjectReference, StoredEvent
 from eksim.kube.event_series import SeriesBroadcaster, SeriesRecorder, default_series_retry_at
 from eksim.parts import EventRecorder
 from eksim.state.changes import Verb
+from eksim.state.objects import ApiObject, Node, Pod
 from eksim.state.store import Store
 from eksim.versions import KubernetesRules
 
@@ -174,3 +175,35 @@ class EventRecorders:
 
 
 RecorderFor = Callable[[str], EventRecorder]
+
+
+class NoRecorder:
+    """A recorder that records nothing, for runs of which nobody reads the events (nothing else depends on them)."""
+
+    def event(
+        self,
+        obj: Pod | Node | ApiObject,
+        type: str,
+        reason: str,
+        message: str,
+        *,
+        action: str = "",
+        related: Pod | None = None,
+        field_path: str = "",
+    ) -> None:
+        """Forget it."""
+
+
+class NoEvents:
+    """In place of :class:`EventRecorders`: every component gets the recorder that records nothing."""
+
+    def __init__(self) -> None:
+        self._none = NoRecorder()
+
+    def recorder(self, component: str, host: str = "") -> EventRecorder:
+        """The recorder of a component."""
+        return self._none
+
+    def stored(self) -> list[StoredEvent]:
+        """No events."""
+        return []

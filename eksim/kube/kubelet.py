@@ -57,10 +57,11 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class KubeletSettings:
-    """``timed``: real periods (PLEG, work-queue tick, API limits); off with latency none."""
+    """``timed``: real periods (PLEG, work-queue tick, API limits), off with latency none; ``events``: record Events."""
 
     latencies: Mapping[str, Latency]
     timed: bool = True
+    events: bool = True
 
 
 class NodeAgent:
@@ -135,6 +136,7 @@ class Kubelet:
         self.settings = settings
         self.behaviour_of = behaviour_of
         self._recorder_for = recorder
+        self._events = settings.events
         self._recorders: dict[str, EventRecorder] = {}
         self._agents: dict[str, NodeAgent] = {}
         self._phase: Stream = streams["kubelet/phase"]
@@ -145,6 +147,8 @@ class Kubelet:
         #: pods on their way between two states; retries of a refused CNI ADD do not count
         self.busy = 0
         self._waiting_for_address: dict[str, PodWorker] = {}
+        #: node name → pods on it whose CNI ADD was refused and will be retried
+        self.waiting_nodes: dict[str, int] = {}
         store.watch(Verb.POD_CREATED, self._mark_created)
         store.watch(Verb.POD_BOUND, self._mark_bound)
         store.watch(Verb.POD_DELETING, self._mark_deleting)
@@ -194,7 +198,7 @@ class Kubelet:
         self._recorder(node.name).event(node, "Normal", reason, message)
 
     def is_quiet(self) -> bool:
-        """No pod is changing state (pods whose address is refused again and again do not count)."""
+        """No pod is changing state; pods whose address was refused stand in ``waiting_nodes`` instead."""
         return self.busy == 0
 
     # -- hearing of pods ----------------------------------------------------------------------------------------
@@ -355,16 +359,24 @@ class Kubelet:
     def _wait(self, worker: PodWorker) -> None:
         if worker.pod.key not in self._waiting_for_address:
             self._waiting_for_address[worker.pod.key] = worker
+            node = worker.pod.node
+            self.waiting_nodes[node] = self.waiting_nodes.get(node, 0) + 1
             self.busy -= 1
 
-    def _unwait(self, worker: PodWorker) -> None:
-        if self._waiting_for_address.pop(worker.pod.key, None) is not None:
-            self.busy += 1
+    def _unwait(self, worker: PodWorker) -> bool:
+        """The worker no longer waits for an address; whether it did."""
+        if self._waiting_for_address.pop(worker.pod.key, None) is None:
+            return False
+        node = worker.pod.node
+        self.waiting_nodes[node] -= 1
+        if not self.waiting_nodes[node]:
+            del self.waiting_nodes[node]
+        self.busy += 1
+        return True
 
     def _settle(self, worker: PodWorker) -> None:
         """The worker stops counting as busy, whatever it was doing."""
-        if self._waiting_for_address.pop(worker.pod.key, None) is not None:
-            return
+        self._unwait(worker)
         if worker.stage in ("sandbox", "containers"):
             self.busy -= 1
 
@@ -591,9 +603,13 @@ class Kubelet:
         return recorder
 
     def _event(self, pod: Pod, type: str, reason: str, message: str, field_path: str = "") -> None:
+        if not self._events:
+            return
         self._recorder(pod.node).event(pod, type, reason, message, field_path=field_path)
 
     def _container_event(self, worker: PodWorker, reason: str, message: str, type: str = "Normal") -> None:
+        if not self._events:
+            return
         part = "initContainers" if worker.container < len(worker.pod.spec.init_containers) else "containers"
         self._event(worker.pod, type, reason, message, f"spec.{part}{{{self._container(worker).name}}}")
 

@@ -59,14 +59,14 @@ def figures(loaded: LoadedScenario) -> dict[str, Any]:
     def count(cluster: Cluster) -> None:
         summary.append(SummaryRecorder(cluster.clock, cluster.store))
 
-    cluster = build(loaded, loaded.scenario.seed, record=False, prepare=count)
+    cluster = build(loaded, loaded.scenario.seed, record=False, prepare=count, events=False)
     settled_s = perform(cluster, loaded)
     recorder = summary[0]
     counts = pod_counts(cluster)
     stats = [cluster.pool_stats(name) for name in cluster.store.nodes]
     running = counts.get("Running", 0)
     price = hourly_price(cluster)
-    return {
+    figures = {
         "scenario_hash": loaded.hash,
         "pods_running": running,
         "pods_pending": counts.get("Pending", 0),
@@ -85,6 +85,8 @@ def figures(loaded: LoadedScenario) -> dict[str, Any]:
         "error": "",
         NODES_UP: len(cluster.store.nodes),
     }
+    cluster.close()
+    return figures
 
 
 def hourly_price(cluster: Cluster) -> float | None:
