@@ -9,7 +9,7 @@ preemption for critical pods. Woken by bindings and deletions heard from the sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,6 +200,17 @@ class Kubelet:
     def is_quiet(self) -> bool:
         """No pod is changing state; pods whose address was refused stand in ``waiting_nodes`` instead."""
         return self.busy == 0
+
+    def workers(self) -> Iterator[tuple[str, PodWorker]]:
+        """(node, worker) of every pod that a kubelet knows of; to be read only."""
+        for agent in self._agents.values():
+            for worker in agent.workers.values():
+                yield agent.name, worker
+
+    def workers_of(self, node: str) -> list[PodWorker]:
+        """The pods that the node's kubelet knows of; to be read only."""
+        agent = self._agents.get(node)
+        return [] if agent is None else list(agent.workers.values())
 
     # -- hearing of pods ----------------------------------------------------------------------------------------
 
