@@ -132,6 +132,9 @@ class Cluster:
         self._subnets: dict[str, Subnet] = {}
         self._group_sizes: dict[str, int] = {}
         self._joining = 0
+        #: node → EC2's answer to its last call for more addresses ("" if it gave them)
+        self._refused: dict[str, str] = {}
+        store.watch(Verb.EC2_CALL, self._note_call)
         store.watch(Verb.POD_STATUS, self._mark_aws_node)
         self._make_vpc()
         self.controllers.start()
@@ -447,7 +450,12 @@ class Cluster:
         return Usage(
             {name: self.cni.address_limit(name) for name in self._nodes},
             {name: subnet.free for name, subnet in self._subnets.items()},
+            {name: code for name, code in self._refused.items() if code and name in self._nodes},
         )
+
+    def _note_call(self, call: Any, _: Any) -> None:
+        if call.api in ("AssignPrivateIpAddresses", "CreateNetworkInterface"):
+            self._refused[call.node] = call.error
 
     def events(self) -> list[Any]:
         """Events stored now (expired ones are gone), in the order they were first stored."""

@@ -14,10 +14,14 @@ from eksim.state.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the network could give at most: per node addresses by its ENI limit, and free addresses per subnet."""
+    """What the network could give at most: per node addresses by its ENI limit, and free addresses per subnet.
+
+    ``refused``: node → EC2's error code, where the last call for more addresses was refused.
+    """
 
     address_limit: dict[str, int] = field(default_factory=dict)
     subnet_free: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,8 @@ from eksim.state.snapshot import Snapshot, Usage
 
 #: The limits that can bind, in the words of ``bound_by``.
 POD_SLOTS, ADDRESSES, SUBNET, CPU, MEMORY, NOTHING = "pod slots", "addresses", "subnet", "cpu", "memory", "nothing"
+#: EC2's answers that mean the subnet: too few addresses, or no aligned /28.
+SUBNET_CODES = ("InsufficientFreeAddressesInSubnet", "InsufficientCidrBlocks", "InvalidParameterValue")
 _BY_REASON = {"Too many pods": POD_SLOTS, "Insufficient cpu": CPU, "Insufficient memory": MEMORY}
 _COUNTED = re.compile(r"(\d+) ([^,.]+(?:\.[^ ,][^,.]*)*)")
 
@@ -55,10 +57,14 @@ def explain(snapshot: Snapshot, pool_stats: Callable[[str], tuple[int, int, int,
         message = next((p.scheduled.message for p in unscheduled if p.scheduled is not None), "no attempt yet")
         return Explanation(f"{what}: {message.split('.')[0]}; {slots}; {addresses}", bound_by, pending)
     if stuck:
-        dry = [name for name, free in usage.subnet_free.items() if free <= 0]
-        names = ", ".join(dry)
+        nodes_stuck = dict.fromkeys(p.node for p in stuck)
+        codes = dict.fromkeys(usage.refused[n] for n in nodes_stuck if n in usage.refused)
+        dry = [c for c in codes if c in SUBNET_CODES]
         if dry:
-            why = f"subnet{'s' if len(dry) > 1 else ''} {names} without a free address"
+            free = ", ".join(f"{name} has {n} addresses free" for name, n in usage.subnet_free.items())
+            why = f"EC2 refuses more with {' and '.join(dry)} ({free})"
+        elif codes:
+            why = f"EC2 refused more with {' and '.join(codes)}"
         else:
             why = "no free address on their nodes, although pod slots are left"
         sentence = f"{len(stuck)} pods are scheduled but have no address: {why}; {addresses}; {slots}"
@@ -104,5 +110,5 @@ def _addresses_text(nodes: list[Node], pool_stats: Callable[[str], tuple[int, in
         if len(set(counts)) == 1:
             text += f", {counts[0]} on each node"
         else:
-            text += ", " + " and ".join(map(str, counts)) + " on the nodes" if len(counts) <= 4 else ""
+            text += f", {' and '.join(map(str, counts))} on the nodes" if len(counts) <= 4 else ""
     return text
