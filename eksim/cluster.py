@@ -37,6 +37,7 @@ from eksim.state.network import RESERVED, Network, Subnet, format_address
 from eksim.state.objects import Node, Pod, Taint
 from eksim.state.snapshot import Snapshot, Usage
 from eksim.state.store import Store
+from eksim.state.watchdog import Watchdog
 from eksim.versions import CniRules, KubeletRules, KubernetesRules, parse_version
 
 #: Amazon Linux 2023 nodes from this Kubernetes release on; EKS offers no AL2 AMI from 1.33 on, and made AL2023 the default
@@ -90,6 +91,8 @@ class Cluster:
             self.recorder = Recorder(clock, store)
             self.recorder.pool_stats = self.pool_stats
             self.recorder.cooldown_s = self._cooldown_s
+        #: judges of what came before, if somebody set them to watch (``play.judge.watch``)
+        self.watchdog: Watchdog | None = None
         if prepare is not None:
             prepare(self)
         self.events_room: EventRecorders | NoEvents = (

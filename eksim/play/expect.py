@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from eksim.cluster import Cluster
+from eksim.play.judge import judge
 from eksim.record.result import Failure
 from eksim.scenario.schema import EventExpectation, Expectation
-from eksim.state.invariants import violations
 
 
 def check(cluster: Cluster, expectation: Expectation, where: str) -> list[Failure]:
@@ -62,7 +62,7 @@ def _misses(cluster: Cluster, expectation: Expectation) -> Iterator[Miss]:
     for event in expectation.events:
         yield from _event(cluster, event)
     if expectation.invariants:
-        for violation in violations(cluster.store, cluster.picture()):
+        for violation in judge(cluster):
             yield f"invariant {violation.invariant}", "it holds", violation.detail
 
 

@@ -16,6 +16,7 @@ from eksim.engine.calm import calm_gc
 from eksim.engine.clock import INFINITY
 from eksim.errors import InputError
 from eksim.play.expect import check, pod_counts
+from eksim.play.judge import watch
 from eksim.play.steps import Player
 from eksim.record.result import Result
 from eksim.scenario.load import LoadedScenario, load_scenario
@@ -55,7 +56,7 @@ def play(loaded: LoadedScenario, seed: int, progress: Progress | None = None) ->
 
 
 def _play(loaded: LoadedScenario, seed: int, progress: Progress | None) -> Result:
-    cluster = build(loaded, seed)
+    cluster = build(loaded, seed, prepare=watch if _asks_for_history(loaded) else None)
     player = Player(cluster, loaded)
     timed = [(float(e.at), i, e) for i, e in enumerate(loaded.scenario.expect) if e.at != "end"]
     stage = _Stage(cluster, player, sorted(timed, key=lambda p: p[:2]), progress)
@@ -70,6 +71,13 @@ def _play(loaded: LoadedScenario, seed: int, progress: Progress | None) -> Resul
     except KeyboardInterrupt:
         complete = False
     return _finish(cluster, player, loaded, seed, complete)
+
+
+def _asks_for_history(loaded: LoadedScenario) -> bool:
+    """Whether an expectation wants the invariants judged that need all of the run."""
+    scenario = loaded.scenario
+    expectations = [*scenario.expect, *(step.expect for step in scenario.steps if step.expect is not None)]
+    return any(expectation.invariants == "history" for expectation in expectations)
 
 
 def perform(cluster: Cluster, loaded: LoadedScenario) -> float | None:

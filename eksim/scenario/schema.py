@@ -310,7 +310,11 @@ class Expectation(Model):
     enis: EniExpectation | None = None
     addresses_assigned: int | None = None
     events: list[EventExpectation] = Field(default_factory=list)
-    invariants: bool = True
+    invariants: bool | Literal["history"] = Field(
+        True,
+        description="Whether every invariant must hold; history: those too that need what came before (cool-downs, "
+        "ipamd's turns, the life of an ENI), watched from the start.",
+    )
 
 
 class Step(Model):

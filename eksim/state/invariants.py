@@ -1,15 +1,28 @@
 """What must hold at any moment, each with a name, its rule's source and the offending rows in words.
 
 Judges read the store and what the components hand them (a :class:`Picture`); they serve property tests, ``expect:`` and
-``eksim check``.
+:mod:`eksim.testing`. What needs history (cool-downs, turns of ipamd's loop, the life of an ENI) is judged by
+:mod:`eksim.state.watchdog`. A judge skips what the picture does not show (a Picture may be made by hand), and never
+calls wrong what the real components do too: a pod whose address EC2 took away keeps it, and so on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from eksim.state.network import format_address
+from eksim.state.objects import Node, Pod
+from eksim.state.podspec import PodSpec, tolerates
+from eksim.state.selectors import node_selector_matches
 from eksim.state.store import Store
+
+#: aws-node and kube-proxy: they take a pod slot each, and no address.
+#: Source: amazon-vpc-cni-k8s/misc/eni-max-pods.txt (header), v1.23.1.
+HOST_NETWORK_PODS = 2
+
+#: Places of a pending pod in which the scheduler will try it without being told of anything.
+QUEUED = ("active", "backoff", "in flight")
 
 
 @dataclass(slots=True)
@@ -24,17 +37,69 @@ class EniPicture:
     addresses: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class SandboxPicture:
+    """An address that the CNI plugin has given to a pod sandbox and not yet taken back. ``pod``: namespace/name."""
+
+    node: str
+    sandbox: str
+    pod: str
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPicture:
+    """A pod as its node's kubelet has it; ``stage``: sandbox, containers, running, terminating, ended; ``address``: the
+    sandbox's, "" on the host's network and before it has one."""
+
+    node: str
+    pod: Pod
+    sandbox: str
+    address: str
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class TypePicture:
+    """A node's type as the kubelet's max-pods formula counts it; ``override``: a max-pods that the scenario sets."""
+
+    name: str
+    enis: int
+    ipv4_per_eni: int
+    override: int | None
+
+
 @dataclass(slots=True)
 class Picture:
-    """A moment of the network: EC2's truth, ipamd's assignments, subnets."""
+    """A moment of the cluster: EC2's truth, ipamd's assignments, subnets; what kubelets and scheduler believe.
+
+    ``full``: the second half was filled in too.
+    """
 
     enis: list[EniPicture] = field(default_factory=list)
-    #: (node, sandbox, address, ENI id or "" if unknown)
+    #: (node, sandbox, address, ENI id or "" if unknown): ipamd's datastores
     assigned: list[tuple[str, str, int, str]] = field(default_factory=list)
     #: node → (max ENIs, slots per ENI × addresses per slot)
     limits: dict[str, tuple[int, int]] = field(default_factory=dict)
     #: subnet → (size, free, used, reserved)
     subnets: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+
+    full: bool = False
+    sandboxes: list[SandboxPicture] = field(default_factory=list)
+    workers: list[WorkerPicture] = field(default_factory=list)
+    #: node → (ENIs, total, assigned, cooling) of ipamd's datastore, where ipamd serves
+    pools: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    #: sandboxes that ended while ipamd could not be told (their address stays assigned until it starts again)
+    unheard: dict[str, None] = field(default_factory=dict)
+    types: dict[str, TypePicture] = field(default_factory=dict)
+    #: pending pod → (place in the scheduler's queue, attempts, since when)
+    places: dict[str, tuple[str, int, float]] = field(default_factory=dict)
+    #: node → resource → amount, as the scheduler counts it
+    requested: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    #: pod → node on which the scheduler assumes it while the binding is under way
+    assumed: dict[str, str] = field(default_factory=dict)
+    #: names of the schedulers' profiles: whose pods the scheduler looks after
+    schedulers: tuple[str, ...] = ("default-scheduler",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,40 +128,143 @@ def invariant(name: str, source: str) -> Callable[[Judge], Judge]:
     return register
 
 
+def violations(store: Store, picture: Picture) -> list[Violation]:
+    """Every invariant that does not hold, with what offends it."""
+    found: list[Violation] = []
+    for name, (judge, _) in INVARIANTS.items():
+        found += [Violation(name, detail) for detail in judge(store, picture)]
+    return found
+
+
+# -- addresses ------------------------------------------------------------------------------------------------------
+
+
 @invariant("address-in-one-place", "AWS: a private address belongs to one ENI; data_store.go: to one sandbox")
 def address_in_one_place(store: Store, picture: Picture) -> Iterator[str]:
-    """No address on two ENIs, none assigned to two sandboxes."""
+    """No address on two ENIs, none assigned to two sandboxes (unless EC2 took it from one of them behind ipamd's back)."""
     seen: dict[int, str] = {}
     for eni in picture.enis:
         for address in (eni.own, *eni.addresses):
             if address in seen:
-                yield f"address {address} is on {seen[address]} and on {eni.id}"
+                yield f"address {format_address(address)} is on {seen[address]} and on {eni.id}"
             seen[address] = eni.id
-    holders: dict[int, str] = {}
-    for node, sandbox, address, _ in picture.assigned:
+    holders: dict[int, tuple[str, str]] = {}
+    for node, sandbox, address, held_on in picture.assigned:
+        if held_on and seen and seen.get(address) != held_on:
+            continue
         if address in holders:
-            yield f"address {address} is assigned to {holders[address]} and to {node} {sandbox}"
-        holders[address] = f"{node} {sandbox}"
+            first = holders[address]
+            yield f"address {format_address(address)} is assigned to {' '.join(first)} and to {node} {sandbox}"
+        holders[address] = (node, sandbox)
 
 
 @invariant("assigned-within-usable", "amazon-vpc-cni-k8s/pkg/ipamd/datastore/data_store.go:AssignPodIPv4Address")
 def assigned_within_usable(store: Store, picture: Picture) -> Iterator[str]:
-    """No more addresses assigned than an ENI's slots hold, nor than the node's."""
+    """No more addresses assigned than an ENI's slots hold, nor than the node's.
+
+    An ENI that still has /28s from prefix mode holds what they hold.
+    """
+    usable: dict[str, int] = {}
+    nodes: dict[str, int] = {}
+    for eni in picture.enis:
+        enis, slots = picture.limits.get(eni.node, (1 << 15, 1 << 15))
+        usable[eni.id] = max(slots, len(eni.addresses))
+        nodes[eni.node] = max(nodes.get(eni.node, enis * slots), len(eni.addresses))
     per_eni: dict[str, int] = {}
     per_node: dict[str, int] = {}
-    for node, _, _, eni in picture.assigned:
+    for node, _, _, held_on in picture.assigned:
         per_node[node] = per_node.get(node, 0) + 1
-        if eni:
-            per_eni[eni] = per_eni.get(eni, 0) + 1
-    nodes = {e.id: e.node for e in picture.enis}
-    for eni, count in per_eni.items():
-        limit = picture.limits.get(nodes.get(eni, ""), (0, 1 << 30))[1]
-        if count > limit:
-            yield f"{eni} has {count} addresses assigned, {limit} usable"
+        if held_on:
+            per_eni[held_on] = per_eni.get(held_on, 0) + 1
+    for id, count in per_eni.items():
+        if count > usable.get(id, 1 << 30):
+            yield f"{id} has {count} addresses assigned, {usable[id]} usable"
     for node, count in per_node.items():
         enis, slots = picture.limits.get(node, (1 << 15, 1 << 15))
-        if count > enis * slots:
-            yield f"{node} has {count} addresses assigned, {enis * slots} usable"
+        limit = max(enis * slots, sum(usable[e.id] for e in picture.enis if e.node == node))
+        if count > limit:
+            yield f"{node} has {count} addresses assigned, {limit} usable"
+
+
+@invariant("pool-adds-up", "amazon-vpc-cni-k8s/pkg/ipamd/datastore/data_store.go:GetIPStats")
+def pool_adds_up(store: Store, picture: Picture) -> Iterator[str]:
+    """assigned + free + cooling = total, and total ≤ max ENIs × addresses of an ENI."""
+    count: dict[str, int] = {}
+    for node, _, _, _ in picture.assigned:
+        count[node] = count.get(node, 0) + 1
+    for node, (_, total, assigned, cooling) in picture.pools.items():
+        if assigned + cooling > total or assigned < 0 or cooling < 0:
+            yield f"{node}: {assigned} assigned + {cooling} cooling of {total}"
+        if assigned > count.get(node, 0):
+            yield f"{node}: {assigned} counted as assigned, {count.get(node, 0)} are"
+        enis, slots = picture.limits.get(node, (1 << 15, 1 << 15))
+        if total > enis * slots:
+            yield f"{node}: {total} addresses, {enis} ENIs hold {enis * slots}"
+
+
+@invariant("pod-has-its-address", "kubernetes/pkg/kubelet/kubelet_pods.go:generateAPIPodStatus; CNI specification, ADD")
+def pod_has_its_address(store: Store, picture: Picture) -> Iterator[str]:
+    """A pod with an address is bound, and the address is its sandbox's own (on the host's network: the node's).
+
+    A running pod has exactly one sandbox with an address; a Running pod is known to its node's kubelet.
+    """
+    for pod in store.pods.values():
+        if pod.ip and not pod.node:
+            yield f"{pod.key} has address {pod.ip} and no node"
+    if not picture.full:
+        return
+    held: dict[tuple[str, str], list[SandboxPicture]] = {}
+    for row in picture.sandboxes:
+        held.setdefault((row.node, row.pod), []).append(row)
+    known: dict[str, WorkerPicture] = {}
+    for worker in picture.workers:
+        pod = worker.pod
+        if store.pods.get(pod.key) is pod:
+            known[pod.key] = worker
+        if worker.stage != "running":
+            continue
+        if pod.spec.host_network:
+            node = store.nodes.get(worker.node)
+            own = "" if node is None else node.facts.get("ip", "")
+            if pod.ip and own and pod.ip != own:
+                yield f"{pod.key} is on the host's network of {worker.node} ({own}) with address {pod.ip}"
+            continue
+        mine = [row for row in held.get((worker.node, pod.key), ()) if row.sandbox == worker.sandbox]
+        if len(mine) != 1 or format_address(mine[0].address) != worker.address:
+            texts = ", ".join(format_address(row.address) for row in mine) or "none"
+            yield f"{pod.key} runs on {worker.node} with {worker.address or 'no address'}; the CNI gave it {texts}"
+        elif pod.ip and pod.ip != worker.address:
+            yield f"{pod.key} says {pod.ip}, its sandbox has {worker.address}"
+    for pod in store.pods.values():
+        if pod.phase == "Running" and pod.node in store.nodes and pod.key not in known:
+            yield f"{pod.key} is Running on {pod.node}, whose kubelet does not know it"
+
+
+@invariant("released-is-free", "amazon-vpc-cni-k8s/pkg/ipamd/datastore/data_store.go:UnassignPodIPAddress")
+def released_is_free(store: Store, picture: Picture) -> Iterator[str]:
+    """A sandbox that ended holds no address any longer: neither with the plugin nor in ipamd's datastore.
+
+    (Unless it ended while ipamd was down and its file had been read: then the real one keeps the address too.)
+    """
+    if not picture.full:
+        return
+    live: dict[tuple[str, str], None] = {}
+    for worker in picture.workers:
+        if worker.stage != "ended":
+            live[(worker.node, worker.sandbox)] = None
+    for row in picture.sandboxes:
+        if (row.node, row.sandbox) not in live:
+            yield (
+                f"{row.pod}'s sandbox {row.sandbox[:12]} on {row.node} has ended and still holds "
+                f"{format_address(row.address)}"
+            )
+    given = {(row.node, row.sandbox): None for row in picture.sandboxes}
+    for node, sandbox, address, _ in picture.assigned:
+        if (node, sandbox) not in given and sandbox not in picture.unheard:
+            yield f"{format_address(address)} on {node} stays assigned to {sandbox[:12]}, which was released"
+
+
+# -- limits ---------------------------------------------------------------------------------------------------------
 
 
 @invariant("enis-within-limit", "EC2: maximum network interfaces of the instance type")
@@ -116,12 +284,33 @@ def enis_within_limit(store: Store, picture: Picture) -> Iterator[str]:
 
 @invariant("pods-within-max-pods", "kubernetes/pkg/scheduler/framework/plugins/noderesources/fit.go:fitsRequest")
 def pods_within_max_pods(store: Store, picture: Picture) -> Iterator[str]:
-    """No node holds more unfinished pods than its allocatable pods."""
+    """No node holds more unfinished pods than its allocatable pods, neither bound nor started by its kubelet."""
+    started: dict[str, int] = {}
+    for worker in picture.workers:
+        if worker.pod.phase not in ("Succeeded", "Failed"):
+            started[worker.node] = started.get(worker.node, 0) + 1
     for name, node in store.nodes.items():
-        count = sum(p.phase not in ("Succeeded", "Failed") for p in store.pods_by_node.get(name, {}).values())
+        count = unfinished(store, name)
         limit = node.allocatable.get("pods", 0)
         if count > limit:
             yield f"{name} holds {count} pods, max-pods {limit}"
+        if started.get(name, 0) > limit:
+            yield f"{name}'s kubelet has started {started[name]} pods, max-pods {limit}"
+
+
+@invariant("max-pods-by-formula", "amazon-eks-ami/files/max-pods-calculator.sh; nodeadm kubelet/eni_max_pods.go")
+def max_pods_by_formula(store: Store, picture: Picture) -> Iterator[str]:
+    """A node's max-pods is ENIs × (IPv4 per ENI − 1) + 2, unless the scenario sets it."""
+    for name, kind in picture.types.items():
+        node = store.nodes.get(name)
+        if node is None:
+            continue
+        formula = kind.enis * (kind.ipv4_per_eni - 1) + HOST_NETWORK_PODS
+        expected = formula if kind.override is None else kind.override
+        for what, amounts in (("allocatable", node.allocatable), ("capacity", node.capacity)):
+            if amounts.get("pods") != expected:
+                how = f"{kind.enis} × ({kind.ipv4_per_eni} − 1) + 2" if kind.override is None else "as set"
+                yield f"{name} ({kind.name}) has {what} pods {amounts.get('pods')}, should have {expected} ({how})"
 
 
 @invariant("subnet-adds-up", "VPC user guide: five addresses of every subnet are reserved")
@@ -132,9 +321,149 @@ def subnet_adds_up(store: Store, picture: Picture) -> Iterator[str]:
             yield f"{name}: {free} free + {used} used + {reserved} reserved of {size}"
 
 
-def violations(store: Store, picture: Picture) -> list[Violation]:
-    """Every invariant that does not hold, with what offends it."""
-    found: list[Violation] = []
-    for name, (judge, _) in INVARIANTS.items():
-        found += [Violation(name, detail) for detail in judge(store, picture)]
-    return found
+# -- scheduling -----------------------------------------------------------------------------------------------------
+
+
+def unfinished(store: Store, node: str) -> int:
+    """How many pods are bound to the node and have not ended."""
+    return sum(p.phase not in ("Succeeded", "Failed") for p in store.pods_by_node.get(node, {}).values())
+
+
+def _bound(store: Store, picture: Picture) -> dict[str, dict[str, int]]:
+    """node → resource → what unfinished and assumed pods ask there, counted anew; ``pods``: how many they are."""
+    sums: dict[str, dict[str, int]] = {name: {"pods": 0} for name in store.nodes}
+    for pod in store.pods.values():
+        node = pod.node or picture.assumed.get(pod.key, "")
+        if node in sums and pod.phase not in ("Succeeded", "Failed"):
+            total = sums[node]
+            total["pods"] += 1
+            for resource, amount in pod.spec.requests.items():
+                total[resource] = total.get(resource, 0) + amount
+    return sums
+
+
+@invariant("scheduler-counts-what-is-there", "kubernetes/pkg/scheduler/backend/cache/interface.go (Cache)")
+def scheduler_counts_what_is_there(store: Store, picture: Picture) -> Iterator[str]:
+    """The scheduler's sums of a node are those of the pods bound or assumed there."""
+    if not picture.requested:
+        return
+    for name, total in _bound(store, picture).items():
+        counted = picture.requested.get(name)
+        if counted is None:
+            yield f"the scheduler does not know {name}"
+            continue
+        for resource in ("pods", "cpu", "memory"):
+            if counted.get(resource, 0) != total.get(resource, 0):
+                yield (
+                    f"{name}: the scheduler counts {counted.get(resource, 0)} {resource}, "
+                    f"there are {total.get(resource, 0)}"
+                )
+
+
+@invariant("pending-for-a-reason", "kubernetes/pkg/scheduler/backend/queue/scheduling_queue.go:PriorityQueue")
+def pending_for_a_reason(store: Store, picture: Picture) -> Iterator[str]:
+    """A Pending pod fits nowhere, or it is in activeQ or backoffQ (or being tried, or bound).
+
+    Whatever makes room on a node is an event that the plugin which refused the node has registered for; so a pod that
+    waits among the unschedulable ones and fits a node was refused without reason, or an event was lost. Pods with rules
+    between pods (affinity, spread, host ports) are left out.
+    """
+    if not picture.full:
+        return
+    waiting = []
+    for pod in store.pods.values():
+        if pod.node or pod.deletion_s is not None or pod.key in picture.assumed:
+            continue
+        if pod.spec.scheduler_name not in picture.schedulers or pod.phase != "Pending":
+            continue
+        place = picture.places.get(pod.key)
+        if place is None:
+            yield f"{pod.key} is pending, and the scheduler does not know it"
+        elif place[0] == "unschedulable" and place[1] > 0:
+            waiting.append((pod, place))
+    if not waiting:
+        return
+    room = Room(store, picture)
+    for pod, (_, attempts, since) in waiting:
+        node = room.node_for(pod)
+        if node is not None:
+            said = pod.scheduled.message if pod.scheduled is not None else "nothing"
+            yield (
+                f"{pod.key} waits as unschedulable since {since:g} s (attempt {attempts} said {said!r}), "
+                f"and fits {node}: {room.words(node)}"
+            )
+
+
+class Room:
+    """Which node a pod fits, reckoned from the store by plain counting, without the scheduler's plugins."""
+
+    def __init__(self, store: Store, picture: Picture) -> None:
+        self.store = store
+        self.used = _bound(store, picture)
+        for name, total in self.used.items():
+            for resource, amount in picture.requested.get(name, {}).items():
+                total[resource] = max(total.get(resource, 0), amount)
+        self.nominated: dict[str, list[Pod]] = {}
+        for pod in store.pods.values():
+            if pod.nominated_node and not pod.node:
+                self.nominated.setdefault(pod.nominated_node, []).append(pod)
+        self._known: dict[tuple[int, bool], str | None] = {}
+
+    def words(self, node: str) -> str:
+        """The node's use in words."""
+        return ", ".join(
+            f"{self.used[node].get(resource, 0)} of {amount} {resource}"
+            for resource, amount in self.store.nodes[node].allocatable.items()
+        )
+
+    def node_for(self, pod: Pod) -> str | None:
+        """The first node that the pod fits, or None; pods of one template are looked at once."""
+        key = (id(pod.spec), bool(self.nominated))
+        if key in self._known and not self.nominated:
+            return self._known[key]
+        found = None
+        if not has_rules_between_pods(pod.spec):
+            found = next((name for name, node in self.store.nodes.items() if self._fits(pod, node)), None)
+        self._known[key] = found
+        return found
+
+    def _fits(self, pod: Pod, node: Node) -> bool:
+        spec = pod.spec
+        if not admits(spec, node):
+            return False
+        used = self.used[node.name]
+        others = [
+            other
+            for other in self.nominated.get(node.name, ())
+            if other is not pod and other.spec.priority >= spec.priority
+        ]
+        if used["pods"] + len(others) + 1 > node.allocatable.get("pods", 0):
+            return False
+        for resource, amount in spec.requests.items():
+            more = sum(other.spec.requests.get(resource, 0) for other in others)
+            if amount and used.get(resource, 0) + more + amount > node.allocatable.get(resource, 0):
+                return False
+        return True
+
+
+def has_rules_between_pods(spec: PodSpec) -> bool:
+    """Whether where the pod fits hangs on other pods by more than their requests."""
+    affinity = spec.affinity
+    return bool(
+        affinity.pod_required or affinity.anti_required or spec.topology_spread or spec.host_ports or spec.scheduling_gates
+    )
+
+
+def admits(spec: PodSpec, node: Node) -> bool:
+    """Whether the node takes such a pod, its other pods apart: cordon, taints, selector, name."""
+    if spec.node_name and spec.node_name != node.name:
+        return False
+    for taint in node.taints:
+        if taint.effect != "PreferNoSchedule" and not tolerates(spec.tolerations, taint):
+            return False
+    if node.unschedulable and not any(t.key in ("", "node.kubernetes.io/unschedulable") for t in spec.tolerations):
+        return False
+    if any(node.labels.get(key) != value for key, value in spec.node_selector.items()):
+        return False
+    required = spec.affinity.node_required
+    return required is None or node_selector_matches(required, node.labels, node.name)
