@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: lab test setup check schema catalog clean
+.PHONY: lab test setup check results check-results notebooks check-notebooks schema catalog clean
 
 lab: $(READY)
 	$(BIN)/eksim run scenarios/lab.yaml
@@ -28,6 +28,12 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+results: $(READY)
+	$(BIN)/python results/make.py
+
+check-results: $(READY)
+	$(BIN)/python results/make.py --check
+
 schema: $(READY)
 	$(BIN)/eksim schema > scenarios/scenario.schema.json
 
@@ -36,3 +42,9 @@ catalog: $(READY)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+notebooks: $(READY)
+	$(BIN)/python notebooks/run.py
+
+check-notebooks: $(READY)
+	$(BIN)/python notebooks/run.py --check

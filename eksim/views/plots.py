@@ -153,6 +153,8 @@ def _stack(
         )
         base = tops
     ax.set_ylim(0, max(base) * 1.15 if max(base) else 1)
+    if not any(any(v) for v in series.values()):
+        return
     ax.legend(loc="upper left", fontsize=7, framealpha=0.9, ncols=4, borderaxespad=0.3, handlelength=1.4)
 
 
@@ -203,7 +205,7 @@ def draw_run(result: Result, directory: Path | str, name: str = "run") -> list[P
         title += " (interrupted)"
     figure.suptitle(f"{title}\n{_wrapped(str(result.summary['cause']))}", fontsize=9, x=0.01, ha="left")
     paths = [Path(directory) / f"{name}.{kind}" for kind in ("png", "svg")]
-    with matplotlib.rc_context({"svg.hashsalt": "eksim", "hatch.linewidth": 0.5}):
+    with matplotlib.rc_context({"svg.hashsalt": "eksim", "svg.fonttype": "none", "hatch.linewidth": 0.5}):
         figure.savefig(paths[0], dpi=130)
         figure.savefig(paths[1], metadata={"Date": None})
     return paths

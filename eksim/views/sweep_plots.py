@@ -1,7 +1,7 @@
 """Pictures of a sweep: Pending by type and nodes, price against pods with its frontier, addresses wasted against start latency.
 
-Each is a function on matplotlib Axes over rows (dicts with the columns of ``eksim.sweep.columns``); ``draw_sweep`` writes those that
-the sweep's axes allow. Colours run from light to dark, so that they read in greyscale; numbers stand in the cells.
+Each is a function on matplotlib Axes over rows (dicts with the columns of ``eksim.sweep.columns``); ``draw_sweep`` writes those
+that the sweep's axes allow. Colours run from light to dark, so that they read in greyscale; numbers stand in the cells.
 """
 
 from __future__ import annotations
@@ -106,14 +106,15 @@ def plot_price(rows: Rows, ax: Axes) -> None:
         linewidth=1.3,
         label="cheapest for so many pods",
     )
-    for i, r in enumerate(edge if len(edge) <= 12 else edge[:: max(1, len(edge) // 10)]):
-        ax.annotate(
-            f"{r['nodes']} × {r['instance_type']}",
-            (r["usd_per_hour"], r["pods_running"]),
-            xytext=(5, -9 if i % 2 else 5),
-            textcoords="offset points",
-            fontsize=6.5,
-        )
+    named: list[tuple[float, int]] = []
+    for r in reversed(edge):  # the largest first; what would lie on another label goes without
+        x, y = float(r["usd_per_hour"]), int(r["pods_running"])
+        if any(x > 0 and near / x < 1.6 and abs(y - other) < 0.06 * edge[-1]["pods_running"] for near, other in named):
+            continue
+        named.append((x, y))
+        text = f"{r['nodes']} × {r['instance_type']}"
+        ax.annotate(text, (x, y), xytext=(-5, 4), textcoords="offset points", fontsize=6.5, ha="right")
+    ax.margins(x=0.12)
     prices = [r["usd_per_hour"] for r in priced if r["usd_per_hour"] > 0]
     if prices and max(prices) > 20 * min(prices):
         ax.set_xscale("log")
@@ -187,7 +188,7 @@ def draw_sweep(rows: Rows, directory: Path | str, title: str = "") -> list[Path]
         ax.tick_params(labelsize=7)
         if title:
             figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-        with matplotlib.rc_context({"svg.hashsalt": "eksim"}):
+        with matplotlib.rc_context({"svg.hashsalt": "eksim", "svg.fonttype": "none"}):
             for kind in ("png", "svg"):
                 path = Path(directory) / f"{name}.{kind}"
                 figure.savefig(path, dpi=130, metadata={"Date": None} if kind == "svg" else None)

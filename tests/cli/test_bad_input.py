@@ -1,4 +1,4 @@
-"""Bad input: one clear message naming file, line, field, what was expected and the nearest valid value; exit 2; nothing written."""
+"""Bad input: one clear message naming file, line, field, what was expected and the nearest valid value; exit 2."""
 
 import subprocess
 import sys
