@@ -278,25 +278,31 @@ class Datastore:
     def restore(self, key: str, address: int) -> bool:
         """An assignment that the checkpoint (or the runtime) knows; False if the address is on no ENI.
 
+        Stale metadata may have put an address on two ENIs: the first in map order has it.
         Source: data_store.go:ReadBackingStore, v1.23.1.
         """
-        for eni in self.enis.values():
-            if address in eni.cidrs:
-                eni.assigned_addresses += 1
-            elif (address & ~15) | PREFIX in eni.cidrs:
-                base = address & ~15
-                use = eni.uses.setdefault(base, PrefixUse())
-                self._order.add(use.entries, address & 15)
-                if use.assigned == 0:
-                    eni.used_prefixes += 1
-                use.assigned += 1
-            else:
-                continue
-            eni.assigned[address] = key
-            self.by_key[key] = (address, eni)
-            self.version += 1
-            return True
-        return False
+        base = address & ~15
+        holders = {
+            n: eni for n, eni in self._ids.items() if address in eni.cidrs or base | PREFIX in eni.cidrs
+        }
+        if not holders:
+            return False
+        first = next(iter(holders))
+        if len(holders) > 1:
+            first = next(n for n in self._order.walk("restore-eni", self.pool, self.node) if n in holders)
+        eni = holders[first]
+        if address in eni.cidrs:
+            eni.assigned_addresses += 1
+        else:
+            use = eni.uses.setdefault(base, PrefixUse())
+            self._order.add(use.entries, address & 15)
+            if use.assigned == 0:
+                eni.used_prefixes += 1
+            use.assigned += 1
+        eni.assigned[address] = key
+        self.by_key[key] = (address, eni)
+        self.version += 1
+        return True
 
     # -- statistics and searches --------------------------------------------------------------------------------
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from eksim.cni.awsutils import TAG_INSTANCE
+from eksim.cni.awsutils import TAG_INSTANCE, TAG_TRIES
 from eksim.cni.gomap import GoMap, MapOrder
 from eksim.cni.node import NodeIpam
+from eksim.cni.nodeinit import SETUP_TRIES
 from eksim.cni.sdk import Waits
 from eksim.engine.clock import Clock
-from eksim.state.network import PREFIX
+from eksim.state.network import PREFIX, Eni
 
 GIVE_BACK = ("DeallocIPAddresses", "DeallocPrefixAddresses")
 
@@ -100,6 +101,12 @@ class FollowedOrder(MapOrder):
             yield from (item for item in wanted if item in keys)
         elif what == "free-eni":
             yield from self._freed_eni(keys)
+        elif what == "restore-eni":
+            wanted_pods = {
+                s["device"]: s["ips_assigned"] + s.get("other_assigned", 0) for s in self._record.step["state"]["enis"]
+            }
+            ds = self._node.ds
+            yield from (k for k in keys if len((e := ds.enis[ds.id_of(k)]).assigned) < wanted_pods.get(e.device, 0))
         elif what in ("start-enis", "reconcile-enis"):
             yield from self._verified_enis(what, keys)
 
@@ -145,23 +152,56 @@ class FollowedOrder(MapOrder):
         enis = [e for e in enis if node.unmanaged is None or e.id not in node.unmanaged]
         if len(enis) != len(keys):
             return
-        if what == "start-enis":
-            # a set-up that failed to the end shows in the state: the ENI has nothing
-            empty = [s["device"] for s in self._record.step["state"]["enis"] if not s["ips_total"] and "other_cidrs" not in s]
-            yield from (i for i in keys if enis[i].device in empty and enis[i].items)
-            return
-        new = [i for i in keys if enis[i].id not in node.ds.enis and TAG_INSTANCE not in enis[i].tags]
+        new = [i for i in keys if enis[i].id not in node.ds.enis]
+        untagged = [i for i in new if enis[i].tags.get(TAG_INSTANCE) != node.instance.id]
+        tagged = [i for i in new if i not in untagged]
         api = [c for c in self._record.coming_api_calls() if c["c"].startswith("GetIPv4")]
-        failed = 0
-        for call in self._record.coming_ec2_calls():
-            if call["c"] == "CreateTags":
-                failed += 1
-                if ("err" not in call or failed == 5) and new:
-                    failed = 0
-                    yield new.pop(0)
-            elif call["c"] == "DescribeNetworkInterfaces" and api:
-                device = api.pop(0).get("dev", -1)
+        tries = SETUP_TRIES if what == "start-enis" else 1
+        for kind, outcome in _visits(self._record.coming_ec2_calls(), tries):
+            if kind == "known":
+                device = api.pop(0).get("dev", -1) if api else -1
                 yield from (i for i in keys if enis[i].device == device)
+                continue
+            group = untagged if kind == "untagged" else tagged
+            if group:
+                chosen = next((i for i in group if self._came_out(enis[i], outcome)), group[0])
+                group.remove(chosen)
+                yield chosen
+
+    def _came_out(self, eni: Eni, outcome: str) -> bool:
+        """Whether the state after the step shows the ENI as after such a visit."""
+        state = next((s for s in self._record.step["state"]["enis"] if s["device"] == eni.device), None)
+        if outcome == "not tagged":
+            return state is None
+        has_nothing = state is not None and not state["ips_total"] and "other_cidrs" not in state
+        return state is not None and (has_nothing and bool(eni.items)) == (outcome == "not set up")
+
+
+def _visits(calls: list[dict[str, Any]], tries: int) -> Iterator[tuple[str, str]]:
+    """Visits of ENIs as their EC2 calls show them: (known, tagged or untagged before; how the visit ended)."""
+    kind, failed = "tagged", 0
+    for call in calls:
+        name, error = call["c"], "err" in call
+        if name == "CreateTags":
+            failed = failed + 1 if error else 0
+            kind = "untagged"
+            if failed == TAG_TRIES:
+                yield kind, "not tagged"
+                kind, failed = "tagged", 0
+        elif name == "DescribeSubnets":
+            failed = failed + 1 if error else 0
+            if not error or failed == tries:
+                yield kind, "not set up" if error else "set up"
+                kind, failed = "tagged", 0
+        elif name == "DescribeNetworkInterfaces":
+            if kind == "untagged":  # releases that ask no subnet
+                yield kind, "set up"
+                kind, failed = "tagged", 0
+            yield "known", ""
+        else:
+            break
+    if kind == "untagged":
+        yield kind, "set up"
 
 
 class FollowedWaits(Waits):

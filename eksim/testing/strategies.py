@@ -273,7 +273,7 @@ def losses() -> SearchStrategy[Document]:
         st.integers(1, 40).map(lambda n: {"releaseAddresses": n}),
         st.builds(lambda n, d: {"loseAddresses": n, "device": d}, st.integers(1, 4), st.integers(0, 2)),
         st.integers(1, 2).map(lambda d: {"loseEni": d}),
-        st.integers(0, 3).map(lambda n: {"attachEni": n}),
+        st.integers(0, 1).map(lambda n: {"attachEni": n}),
     )
 
 

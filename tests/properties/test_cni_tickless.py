@@ -115,7 +115,7 @@ STEPS = st.lists(
         st.floats(0.0, 90.0).map(lambda x: round(x, 3)) | st.sampled_from((0.0, 5.001, 30.0, 60.0, 120.0, 400.0)),
         st.sampled_from(
             ("add", "add", "add", "delete", "delete", "cordon", "lose eni", "lose addresses", "foreign eni", "take",
-             "release", "fault", "restart")  # fmt: skip
+             "release", "fault", "restart")
         ),
         st.integers(1, 8),
     ),

@@ -141,7 +141,7 @@ def test_refused_pods_are_tried_again_and_reported() -> None:
     house.settle(1.0)
     failures = {c["type"]: c for c in deployment.status["conditions"]}
     assert failures["ReplicaFailure"]["reason"] == "FailedCreate"
-    assert 'forbidden: exceeded quota' in failures["ReplicaFailure"]["message"]
+    assert "forbidden: exceeded quota" in failures["ReplicaFailure"]["message"]
     assert len(house.pods()) == 3
     house.quota = None
     house.settle(60.0)
@@ -262,5 +262,10 @@ def test_an_unknown_controller_is_named() -> None:
     rules = KubernetesRules.of("1.34")
     with pytest.raises(ValueError, match="no controller is called 'cronjob'"):
         Controllers(
-            clock, Store(clock), Streams(0), rules, lambda _: None, names=["cronjob"]  # type: ignore[arg-type,return-value]
+            clock,
+            Store(clock),
+            Streams(0),
+            rules,
+            lambda _: None,
+            names=["cronjob"],  # type: ignore[arg-type,return-value]
         )

@@ -46,7 +46,10 @@ def test_filters_and_globs_choose_instance_types():
         (lambda: check_plan(Plan("p", {}, ".", [Axis("nodes", (1,)), Axis("nodes", (2,))])), "given twice"),
         (lambda: check_plan(Plan("p", {}, ".", [Axis("a", (1, 2)), Axis("b", (1, 2, 3))], "zip")), "one length"),
         (lambda: set_path({"cluster": {}}, "vpcCn.env.X", 1), "did you mean vpcCni?"),
-        (lambda: set_path({"cluster": {"nodeGroups": [{"name": "a"}]}}, "cluster.nodeGroups[3].size", 1), "there is no 3"),
+        (
+            lambda: set_path({"cluster": {"nodeGroups": [{"name": "a"}]}}, "cluster.nodeGroups[3].size", 1),
+            "there is no 3",
+        ),
     ],
 )
 def test_mistakes_are_named(make, said):
@@ -61,6 +64,9 @@ def test_paths_may_leave_out_the_cluster_and_name_list_entries():
     set_path(document, "cluster.nodeGroups.b.maxPods", 110)
     set_path(document, "seed", 4)
     assert document == {
-        "cluster": {"vpcCni": {"env": {"WARM_IP_TARGET": 2}}, "nodeGroups": [{"name": "a"}, {"name": "b", "maxPods": 110}]},
+        "cluster": {
+            "vpcCni": {"env": {"WARM_IP_TARGET": 2}},
+            "nodeGroups": [{"name": "a"}, {"name": "b", "maxPods": 110}],
+        },
         "seed": 4,
     }

@@ -9,6 +9,7 @@ path. Called by the event handlers and the cycle.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from eksim.errors import BrokenInvariant
 from eksim.kube.scheduler.nodeinfo import LabelsKey, NodeInfo, PodInfo
@@ -106,6 +107,7 @@ class Cache:
         self.log: list[int] = []
         self.log_epoch = 0
         self._rows = 0
+        self._kinds: dict[Any, int] = {}
         #: priority → how many pods in the cache have it
         self.priorities: dict[int, int] = {}
         #: nodes that hold pods with any pod (anti-)affinity, and with a required anti-affinity
@@ -323,7 +325,20 @@ class Cache:
         self._rows += 1
         return info
 
+    def _kind_of(self, node: Node) -> int:
+        """A number for all that plugins may see of a node object but its name; −1 where names or more matter."""
+        if node.images or "scheduler.alpha.kubernetes.io/preferAvoidPods" in node.annotations:
+            return -1
+        labels = tuple(sorted((k, "" if k == "kubernetes.io/hostname" else v) for k, v in node.labels.items()))
+        key = (labels, node.taints, node.unschedulable, tuple(sorted(node.allocatable.items())))
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = len(self._kinds)
+        return kind
+
     def _node_came(self, info: NodeInfo) -> None:
+        assert info.node is not None
+        info.kind = self._kind_of(info.node)
         if self.snapshot.get(info.name) is not info:
             self._tree_changed = True
         if info.with_affinity:

@@ -30,7 +30,7 @@ from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
 #: From this many nodes on, places of nodes are kept in arrays.
 MANY_NODES: Final = 100
 _TABLES_MAX: Final = 64
-_ANSWERS_MAX: Final = 50_000
+_KNOWN_MAX: Final = 100_000
 _WEIGHTS: dict[int, float] = {}
 #: (refusal, weighted scores, scores to normalise)
 _Looked = tuple[Status | None, int, tuple[int, ...]]
@@ -40,17 +40,20 @@ class NodeClass:
     """Nodes that are equal for a kind of pod. ``base``: weighted scores that need no normalising; ``norms``: raw scores
     that do; ``spread``: per soft constraint the domain, or for the hostname the node's own count; None without label."""
 
-    __slots__ = ("base", "count", "ignored", "key", "norms", "number", "spread", "status")
+    __slots__ = ("base", "count", "ignored", "key", "norms", "number", "spread", "status", "uneven")
 
-    def __init__(self, key: Any, number: int) -> None:
+    def __init__(self, key: Any) -> None:
         self.key = key
-        self.number = number
+        #: its mark in the arrays while it has nodes
+        self.number = -1
         self.count = 0
         self.status: Status | None = None
         self.base = 0
         self.norms: tuple[int, ...] = ()
         self.spread: tuple[Any, ...] = ()
         self.ignored = False
+        #: some raw score to normalise is not 0
+        self.uneven = False
 
 
 #: the nodes of each class among neighbours in the snapshot's order
@@ -88,14 +91,16 @@ class ClassTable:
         self._cursor = len(self.cache.log)
         self.class_of: dict[int, NodeClass] = {}
         self.nodes: dict[int, NodeInfo] = {}
-        self.classes: dict[Any, NodeClass] = {}
+        #: the classes that have nodes
+        self.live: dict[NodeClass, None] = {}
+        self._known: dict[Any, NodeClass] = {}
         self.by_number: list[NodeClass] = []
         self._free: list[int] = []
         self.feasible = 0
         #: raised whenever a class gains or loses a node
         self.version = 0
         self._static: dict[int, tuple[int, _Looked]] = {}
-        self._answers: dict[Any, tuple[Any, Status | None, int]] = {}
+        self._answers: dict[Any, tuple[NodeClass, tuple[tuple[str, int], ...]]] = {}
         self._shares: dict[int, tuple[tuple[str, int], ...]] = {}
         self._order_version = -1
         self._affinity_version = -1
@@ -166,17 +171,22 @@ class ClassTable:
         self._totals: list[dict[str, int]] = [{} for _ in self._constraints]
         self._parts = [self._part(constraint) for constraint in self._constraints]
         spec = pod.facts.spec
-        self._selects_nodes = bool(
+        selects_nodes = bool(
             spec.node_name or spec.node_selector or spec.affinity.node_required or spec.affinity.node_preferred
         ) or any(isinstance(p, NodeAffinity) and (p.added_required or p.added_preferred) for p in framework.filter_plugins)
+        counters = {part[2] for part in self._parts}
+        self._counter = next((counter for _, _, counter, _ in self._parts if counter is not None), -1)
+        #: nodes of one kind need to be asked about only once for the same figures
+        self._by_kind = (
+            not (selects_nodes or pod.facts.uncommon)
+            and len(counters) <= 1
+            and all(p.plain_figures(rules, pod.facts) for p in (*self._filters, *(p for p, _ in self._scores)))
+        )
         self._skews = [(c.key == HOSTNAME, float(c.max_skew - 1)) for c in self._constraints]
+        self._host_and_domain = [is_hostname for is_hostname, _ in self._skews] == [True, False]
         self._rounded = rules.spread_rounded
         self._policies = rules.node_inclusion_policy
         self._everywhere = not spec.node_selector and spec.affinity.node_required is None
-        self._plain_figures = not pod.facts.uncommon and all(
-            p.plain_figures(rules, pod.facts) for p in (*self._filters, *(p for p, _ in self._scores))
-        )
-        self._blank: _Looked | None = None
         return True
 
     def _part(self, constraint: pod_topology_spread.Constraint) -> tuple[str, bool, int | None, bool]:
@@ -240,7 +250,8 @@ class ClassTable:
         self._cursor = len(self.cache.log)
         self.class_of.clear()
         self.nodes.clear()
-        self.classes.clear()
+        self.live.clear()
+        self._known.clear()
         self.by_number.clear()
         self._free.clear()
         self._static.clear()
@@ -314,52 +325,41 @@ class ClassTable:
         if left.status is None:
             self.feasible -= 1
         if not left.count:
-            if any(left.norms):
+            if left.uneven:
                 self._uneven -= 1
-            del self.classes[left.key]
+            del self.live[left]
             self._free.append(left.number)
 
     def _place(self, node: NodeInfo) -> None:
         """Ask the plugins about a node and put it into its class."""
         row = node.row
-        static = self._static.get(row)
-        if static is None or static[0] != node.version:
-            static = self._static[row] = (node.version, self._look(node))
-        looked = static[1]
-        spread: tuple[Any, ...] = ()
-        ignored = False
-        if self._parts:
-            spread, ignored = self._spread_of(node, row)
-        if self._plain_figures and not node.scalars:
-            # Nodes with the same figures get the same answers.
-            figures = (
-                looked, spread, ignored, len(node.pods), node.cpu, node.memory, node.nonzero_cpu, node.nonzero_memory,
-                node.alloc_cpu, node.alloc_memory, node.alloc_pods,
+        kind = node.kind
+        if kind >= 0 and self._by_kind and not node.scalars:
+            # Nodes of one kind with the same figures get the same answers.
+            counts = node.counts
+            figures: Any = (
+                kind, len(node.pods), node.cpu, node.memory, node.nonzero_cpu, node.nonzero_memory,
+                counts.get(self._counter, 0),
             )  # fmt: skip
             answer = self._answers.get(figures)
             if answer is None:
-                if len(self._answers) > _ANSWERS_MAX:
-                    self._answers.clear()
-                answer = self._answers[figures] = self._ask(node, looked, spread, ignored)
+                answer = self._answers[figures] = self._ask(node)
         else:
-            answer = self._ask(node, looked, spread, ignored)
-        key, status, base = answer
+            answer = self._ask(node)
+        now, shares = answer
+        if self._shares.get(row, ()) is not shares:
+            self._share(row, shares)
         was = self.class_of.get(row)
+        if was is now:
+            return
         if was is not None:
-            if was.key == key:
-                return
             self._leave(row)
-        now = self.classes.get(key)
-        if now is None:
-            now = self._new_class(key)
-            now.status, now.base = status, base
-            if status is None:
-                now.norms, now.spread, now.ignored = looked[2], spread, ignored
-                if any(now.norms):
-                    self._uneven += 1
         now.count += 1
+        if now.count == 1:
+            self._enliven(now)
         self.version += 1
         self.class_of[row] = now
+        status = now.status
         if status is None:
             self.feasible += 1
         if self._blocks is not None and was is not None:
@@ -373,6 +373,18 @@ class ClassTable:
             self._numbers[node.order_index] = now.number
             self._ok[node.order_index] = status is None
 
+    def _enliven(self, one: NodeClass) -> None:
+        """The class got its first node."""
+        if self._free:
+            one.number = self._free.pop()
+            self.by_number[one.number] = one
+        else:
+            one.number = len(self.by_number)
+            self.by_number.append(one)
+        self.live[one] = None
+        if one.uneven:
+            self._uneven += 1
+
     def _renumber(self) -> None:
         """Bring the arrays up to date, which were not kept while there were blocks."""
         import numpy as np
@@ -381,10 +393,17 @@ class ClassTable:
         self._numbers = np.fromiter((of[node.row].number for node in order), np.intp, len(order))
         self._ok = np.fromiter((of[node.row].status is None for node in order), np.bool_, len(order))
 
-    def _ask(
-        self, node: NodeInfo, looked: _Looked, spread: tuple[Any, ...], ignored: bool
-    ) -> tuple[Any, Status | None, int]:
-        """(what tells the class, refusal, weighted scores), from the plugins that look at the pods on the node."""
+    def _ask(self, node: NodeInfo) -> tuple[NodeClass, tuple[tuple[str, int], ...]]:
+        """(the node's class by the plugins, what its pods add to the domains' counts)."""
+        static = self._static.get(node.row)
+        if static is None or static[0] != node.version:
+            static = self._static[node.row] = (node.version, self._look(node))
+        looked = static[1]
+        spread: tuple[Any, ...] = ()
+        ignored = False
+        shares: tuple[tuple[str, int], ...] = ()
+        if self._parts:
+            spread, ignored, shares = self._spread_of(node)
         state, pod = self.state, self.pod
         status, base, norms = looked
         if status is None:
@@ -392,47 +411,39 @@ class ClassTable:
                 status = plugin.filter(state, pod, node)
                 if status is not None:
                     break
+        key: Any
         if status is not None:
-            return (status.plugin, status.code, status.reasons), status, 0
-        for plugin, weight in self._scores:
-            base += plugin.score(state, pod, node) * weight
-        return (base, norms, spread, ignored), None, base
-
-    def _new_class(self, key: Any) -> NodeClass:
-        if self._free:
-            number = self._free.pop()
-            made = self.by_number[number] = NodeClass(key, number)
+            key = (status.plugin, status.code, status.reasons)
         else:
-            made = NodeClass(key, len(self.by_number))
-            self.by_number.append(made)
-        self.classes[key] = made
-        return made
+            for plugin, weight in self._scores:
+                base += plugin.score(state, pod, node) * weight
+            key = (base, norms, spread, ignored)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) + len(self._answers) > _KNOWN_MAX:
+                self._answers.clear()
+                self._known = {one.key: one for one in self.live}
+            found = self._known[key] = NodeClass(key)
+            found.status = status
+            if status is None:
+                found.base, found.norms, found.spread, found.ignored = base, norms, spread, ignored
+                found.uneven = any(norms)
+        return found, shares
 
     def _look(self, node: NodeInfo) -> _Looked:
-        """What depends on the node object alone: (refusal, weighted scores, scores to normalise).
-
-        Nodes without taints, cordon, images and annotations are all alike to the plugins that look at nothing else.
-        """
-        raw = node.node
-        assert raw is not None
-        blank = not (raw.taints or raw.unschedulable or node.images or raw.annotations or self._selects_nodes)
-        if blank and self._blank is not None:
-            return self._blank
+        """What depends on the node object alone: (refusal, weighted scores, scores to normalise)."""
         state, pod = self.state, self.pod
         for plugin in self._static_filters:
             status = plugin.filter(state, pod, node)
             if status is not None:
                 return status, 0, ()
         base = sum(plugin.score(state, pod, node) * weight for plugin, weight in self._static_scores)
-        found = (None, base, tuple(plugin.score(state, pod, node) for plugin, _ in self._norms))
-        if blank:
-            self._blank = found
-        return found
+        return None, base, tuple(plugin.score(state, pod, node) for plugin, _ in self._norms)
 
     # -- spread -----------------------------------------------------------------------------------------------------
 
-    def _spread_of(self, node: NodeInfo, row: int) -> tuple[tuple[Any, ...], bool]:
-        """(the node's domain or own count by constraint, whether it is ignored); its pods are counted in the totals."""
+    def _spread_of(self, node: NodeInfo) -> tuple[tuple[Any, ...], bool, tuple[tuple[str, int], ...]]:
+        """(the node's domain or own count by constraint, whether it is ignored, what its pods add to the totals)."""
         labels, counts = node.labels, node.counts
         found: list[Any] = []
         shares: list[tuple[str, int]] | None = None
@@ -452,9 +463,8 @@ class ClassTable:
                     shares[len(found) - 1] = (value or "", count)
         if ignored or not (shares is None or self._policies or self._everywhere or self._matches(node)):
             shares = None
-        if shares is not None or row in self._shares:
-            self._share(row, tuple(shares or ()))
-        return ((), True) if ignored else (tuple(found), False)
+        added = tuple(shares or ())
+        return ((), True, added) if ignored else (tuple(found), False, added)
 
     def _matches(self, node: NodeInfo) -> bool:
         return required_node_affinity_matches(self.pod.facts.spec, node.labels, node.name)
@@ -482,6 +492,9 @@ class ClassTable:
             counts = [counts[i] for i in counted]
             classes = [classes[i] for i in counted]
         sizes = sum(counts)
+        if self._host_and_domain:
+            self._normalize_spread(self._host_and_domain_raws(classes, sizes), counted, totals)
+            return
         scores: list[float] | None = None
         for j, (is_hostname, skew) in enumerate(self._skews):
             if is_hostname:
@@ -501,16 +514,39 @@ class ClassTable:
             raws = [floor(score + 0.5) for score in scores]
         else:
             raws = [int(score) for score in scores]
+        self._normalize_spread(raws, counted, totals)
+
+    def _host_and_domain_raws(self, classes: Sequence[NodeClass], nodes: int) -> list[int]:
+        """The usual constraints, hostname and one other key, written out: they are scored for every pod."""
+        host_weight = weight_for(nodes)
+        (_, host_skew), (_, skew) = self._skews
+        weight = weight_for(len({c.spread[1] for c in classes}))
+        of = self._totals[1]
+        domains: dict[str, float] = {}
+        raws = []
+        rounding = 0.5 if self._rounded else 0.0
+        for c in classes:
+            count, value = c.spread
+            score = 0.0 if count is None else count * host_weight + host_skew
+            if value is not None:
+                added = domains.get(value)
+                if added is None:
+                    added = domains[value] = of.get(value, 0) * weight + skew
+                score += added
+            raws.append(int(score + rounding))
+        return raws
+
+    def _normalize_spread(self, raws: list[int], counted: Sequence[int], totals: list[int]) -> None:
+        """Source: podtopologyspread/scoring.go:NormalizeScore."""
         highest = max(raws)
         share = self._spread_weight
         if not highest:
             for i in counted:
                 totals[i] += MAX_NODE_SCORE * share
             return
-        # normalized() of scoring.go, written out.
         both = highest + min(raws)
-        for k, i in enumerate(counted):
-            totals[i] += MAX_NODE_SCORE * (both - raws[k]) // highest * share
+        for i, raw in zip(counted, raws, strict=True):
+            totals[i] += MAX_NODE_SCORE * (both - raw) // highest * share
 
     # -- the verdict ------------------------------------------------------------------------------------------------
 
@@ -521,8 +557,11 @@ class ClassTable:
         blocks, length = self._blocks, self._block_length
         if blocks is not None and (length == nodes or (length == enough and start % length == 0)):
             block = blocks[0 if length == nodes else start // length]
-            classes = [c for c in block if c.status is None]
-            counts = [len(block[c]) for c in classes]
+            if self.feasible == nodes:
+                classes, counts = list(block), [len(members) for members in block.values()]
+            else:
+                classes = [c for c in block if c.status is None]
+                counts = [len(block[c]) for c in classes]
             verdict = Verdict(start, length, self.feasible if length == nodes else length, block)
         else:
             if blocks is not None and self._numbers is not None:
@@ -530,7 +569,7 @@ class ClassTable:
                 self._renumber()
             if self.feasible <= enough:
                 verdict = Verdict(start, nodes, self.feasible)
-                classes = [c for c in self.classes.values() if c.status is None]
+                classes = [c for c in self.live if c.status is None]
                 counts = [c.count for c in classes]
             else:
                 verdict, classes, counts = self._sample(start, enough, nodes)
@@ -610,7 +649,7 @@ class ClassTable:
         known = self._refusal
         if known is None or known[0] != self.version:
             diagnosis = Diagnosis(len(self.cache.order))
-            diagnosis.counts = [(c.status, c.count) for c in self.classes.values() if c.status is not None]
+            diagnosis.counts = [(c.status, c.count) for c in self.live if c.status is not None]
             for status, _ in diagnosis.counts:
                 diagnosis.plugins[status.plugin] = None
             if self.framework.preempts:

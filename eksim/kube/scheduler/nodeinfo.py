@@ -99,6 +99,7 @@ class NodeInfo:
         "cpu",
         "ephemeral",
         "images",
+        "kind",
         "labels",
         "memory",
         "name",
@@ -141,6 +142,8 @@ class NodeInfo:
         #: raised when the node object changes
         self.version = 0
         self.row = -1
+        #: nodes of equal kind differ in name and pods at most; −1: of no kind
+        self.kind = -1
         #: place in the snapshot's order
         self.order_index = -1
 
@@ -246,6 +249,7 @@ class NodeInfo:
         copy.alloc_scalars = self.alloc_scalars
         copy.images = self.images
         copy.counts = dict(self.counts)
+        copy.kind = self.kind
         copy.version, copy.row, copy.order_index = self.version, self.row, self.order_index
         return copy
 

@@ -227,6 +227,14 @@ class PriorityQueue:
         """
         queued = QueuedPod(PodInfo(pod), self.now())
         self.pods[pod.key] = queued
+        if not (pod.spec.scheduling_gates or self.preempting or pod.nominated_node or self.nominator.node_of):
+            # The usual case, written out.
+            self._tickets += 1
+            queued.ticket = self._tickets
+            queued.where = ACTIVE
+            self.active_count += 1
+            heappush(self._active, (-queued.info.priority, queued.since, queued.ticket, queued))
+            return
         if self._move_to_active(queued) and (pod.nominated_node or pod.key in self.nominator.node_of):
             self.nominator.add(queued.info, None)
 
