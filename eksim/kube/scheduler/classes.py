@@ -270,7 +270,7 @@ class ClassTable:
         for row in [row for row in self.class_of if row not in nodes]:
             self._leave(row)
             del self.class_of[row]
-            del self._static[row]
+            self._static.pop(row, None)
             self._share(row, ())
         self.nodes = nodes
         for row, node in nodes.items():
