@@ -27,7 +27,7 @@ def build(nodes: int, spread: bool, seed: int) -> Any:
     """(scheduler core, function that makes pod i)."""
     from eksim.engine.clock import Clock
     from eksim.engine.streams import Streams
-    from eksim.kube.scheduler.component import _Draws
+    from eksim.kube.scheduler.component import Draws
     from eksim.kube.scheduler.cycle import Scheduler
     from eksim.kube.scheduler.listers import Listers
     from eksim.kube.scheduler.profile import build_profiles
@@ -39,7 +39,6 @@ def build(nodes: int, spread: bool, seed: int) -> Any:
     rules = KubernetesRules.of("1.34")
     store = Store(Clock())
     store.create_object(ApiObject("ReplicaSet", "default", "web", {"selector": {"matchLabels": {"app": "web"}}}))
-    streams = Streams(seed)
     now = [0.0]
     scheduler = Scheduler(
         rules.scheduler,
@@ -47,7 +46,7 @@ def build(nodes: int, spread: bool, seed: int) -> Any:
         Listers(store),
         now=lambda: now[0],
         alive=store.pods.get,
-        choices=_Draws(streams["ties"], streams["preemption"]),
+        choices=Draws(Streams(seed)),
     )
     for i in range(nodes):
         scheduler.handlers.add_node_to_cache(make_node(Node, i))

@@ -27,7 +27,7 @@ def measure(nodes: int, per_node: int, attempts: int, plain: bool) -> dict[str, 
     """CPU per attempt of one Pending pod, in this process."""
     from eksim.engine.clock import Clock
     from eksim.engine.streams import Streams
-    from eksim.kube.scheduler.component import _Draws
+    from eksim.kube.scheduler.component import Draws
     from eksim.kube.scheduler.cycle import Scheduler
     from eksim.kube.scheduler.listers import Listers
     from eksim.kube.scheduler.profile import build_profiles
@@ -37,7 +37,6 @@ def measure(nodes: int, per_node: int, attempts: int, plain: bool) -> dict[str, 
     from eksim.versions import KubernetesRules
 
     rules = KubernetesRules.of("1.34")
-    streams = Streams(1)
     pending: dict[str, Pod] = {}
     scheduler = Scheduler(
         rules.scheduler,
@@ -45,7 +44,7 @@ def measure(nodes: int, per_node: int, attempts: int, plain: bool) -> dict[str, 
         Listers(Store(Clock())),
         now=lambda: 0.0,
         alive=pending.get,
-        choices=_Draws(streams["ties"], streams["preemption"]),
+        choices=Draws(Streams(1)),
     )
     spec = PodSpec.parse({"containers": [{"name": "web", "image": "web:1"}]}, rules)
     for i in range(nodes):

@@ -11,6 +11,7 @@ from eksim.engine.clock import Clock
 from eksim.engine.streams import Streams
 from eksim.errors import InputError
 from eksim.kube.scheduler.cache import Cache, zone_key
+from eksim.kube.scheduler.component import Draws
 from eksim.kube.scheduler.cycle import Scheduler
 from eksim.kube.scheduler.diagnosis import Diagnosis, fit_error
 from eksim.kube.scheduler.events import (
@@ -310,9 +311,7 @@ def test_configurations_that_cannot_be_used(config: dict[str, Any]) -> None:
 
 def test_ties_are_even() -> None:
     """Four equal nodes, 4,000 draws: chi-squared with 3 degrees of freedom, error probability 0.1 %."""
-    from eksim.kube.scheduler.component import _Draws
-
-    draws = _Draws(Streams(5)["ties"], Streams(5)["preemption"])
+    draws = Draws(Streams(5))
     counts = [0, 0, 0, 0]
     for _ in range(4000):
         counts[draws.host("abcd")] += 1

@@ -29,7 +29,10 @@ from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
 
 #: From this many nodes on, places of nodes are kept in arrays.
 MANY_NODES: Final = 100
-_TABLES_MAX: Final = 64
+#: tables are kept for so many kinds of pod, and in a large cluster as long as all have so many rows
+_TABLES_MIN: Final = 8
+_TABLES_MAX: Final = 512
+_ROWS_MAX: Final = 1_000_000
 _KNOWN_MAX: Final = 100_000
 _WEIGHTS: dict[int, float] = {}
 #: (refusal, weighted scores, scores to normalise)
@@ -715,9 +718,13 @@ class ClassTables:
                     self._seen.clear()
                 self._seen[key] = None
                 return None
-            if len(tables) >= _TABLES_MAX:
+            room = max(_TABLES_MIN, _ROWS_MAX // (len(self.handle.cache.order) + 1))
+            while len(tables) >= min(room, _TABLES_MAX):
                 del tables[next(iter(tables))]
             table = tables[key] = ClassTable(framework, self.handle, pod)
+        elif len(tables) > _TABLES_MIN:
+            # The longest unused is the first to go.
+            tables[key] = tables.pop(key)
         if table.affinity_matters():
             return None
         if not table.usable and table._lister_version == self.handle.listers.version:

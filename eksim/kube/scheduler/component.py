@@ -55,23 +55,29 @@ class NodeUsage:
     allocatable: Mapping[str, int]
 
 
-class _Draws:
-    """Ties are drawn evenly; where preemption begins, too."""
+class Draws:
+    """Ties are drawn evenly; where preemption begins, too. Streams are made when first needed."""
 
-    __slots__ = ("_preemption", "_ties")
+    __slots__ = ("_streams", "_ties")
 
-    def __init__(self, ties: Stream, preemption: Stream) -> None:
-        self._ties = ties
-        self._preemption = preemption
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._ties: Stream | None = None
 
     def host(self, top: Sequence[str]) -> int:
-        return self._ties.randrange(len(top))
+        """One of the best nodes."""
+        ties = self._ties
+        if ties is None:
+            ties = self._ties = self._streams["scheduler/ties"]
+        return ties.randrange(len(top))
 
     def offset(self, nodes: int) -> int:
-        return self._preemption.randrange(nodes)
+        """Where preemption's search begins."""
+        return self._streams["scheduler/preemption"].randrange(nodes)
 
     def candidate(self, nodes: Sequence[str]) -> int:
-        return self._preemption.randrange(len(nodes))
+        """One of the equally good candidates."""
+        return self._streams["scheduler/preemption"].randrange(len(nodes))
 
 
 def truncate_message(message: str) -> str:
@@ -108,13 +114,12 @@ class Scheduler:
             self.listers,
             now=lambda: clock.env._now,
             alive=store.pods.get,
-            choices=_Draws(streams["scheduler/ties"], streams["scheduler/preemption"]),
+            choices=Draws(streams),
         )
         self._names = self.core.profiles
         self._cycle = settings.latencies.get("scheduler/cycle", NO_LATENCY)
-        self._cycle_stream = streams["scheduler/cycle"]
         self._call = settings.latencies.get("scheduler/bind", NO_LATENCY)
-        self._call_stream = streams["scheduler/bind"]
+        self._streams = streams
         self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._armed = False
         #: the inbox is being worked off, so there is no need to be woken for what comes
@@ -267,7 +272,7 @@ class Scheduler:
         while (attempt := self.core.begin()) is not None:
             if not instant:
                 self._busy = True
-                self.clock.call_after(cycle.draw(self._cycle_stream), SCHEDULER, self._end_cycle, attempt)
+                self.clock.call_after(cycle.draw(self._streams["scheduler/cycle"]), SCHEDULER, self._end_cycle, attempt)
                 return
             self._apply(attempt)
             self._drain()
@@ -297,7 +302,8 @@ class Scheduler:
 
     def _later(self, call: Callable[..., None], *args: Any) -> None:
         """Do it when the API call is answered."""
-        delay = self._call.draw(self._call_stream)
+        latency = self._call
+        delay = 0.0 if latency is NO_LATENCY else latency.draw(self._streams["scheduler/bind"])
         if delay == 0:
             call(*args)
             return

@@ -411,6 +411,8 @@ class PriorityQueue:
             self._to_unschedulable(queued)
 
     def _events_since(self, queued: QueuedPod) -> Iterable[tuple[ClusterEvent, Any, Any]]:
+        if self._log[-1] is queued:
+            return ()
         start = self._log.index(queued) + 1
         return [entry for entry in self._log[start:] if not isinstance(entry, QueuedPod)]
 
