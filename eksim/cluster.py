@@ -382,6 +382,7 @@ class Cluster:
 
     def close(self) -> None:
         """Take the house apart: parts know each other in circles, which would keep it in memory until a collection."""
+        self.clock.clear()
         for part in (self.scheduler, self.controllers, self.kubelet, self.cni, self.ec2, self.store, self.links):
             vars(part).clear()
         vars(self).clear()
@@ -391,8 +392,8 @@ class Cluster:
     def is_settled(self) -> bool:
         """No pod is changing state, no EC2 call is out, no ipamd action is due."""
         return (
-            not self._joining
-            and self.kubelet.is_quiet()
+            not self.kubelet.busy
+            and not self._joining
             and self.controllers.is_quiet()
             and self.scheduler.is_quiet()
             and all(self.cni.is_quiet(name) for name in self._nodes)

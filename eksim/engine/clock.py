@@ -51,7 +51,8 @@ class Timer:
         fn = self.fn
         if fn is not None:
             self.fn = None
-            fn(*self.args)
+            args, self.args = self.args, ()  # what is done holds nothing
+            fn(*args)
 
 
 class Clock:
@@ -143,6 +144,40 @@ class Clock:
             item[3](*item[4])
         if self.now < when < INFINITY:
             self.now = env._now = when
+
+    def run_while(self, busy: Callable[[], bool], until: float) -> bool:
+        """Run instant by instant as long as ``busy()`` after each; False if it still is at ``until`` or nothing is left."""
+        queue = self._queue
+        timers = self._timers
+        env = self.env
+        now = self.now
+        while True:
+            if queue and not (timers and timers[0][:3] < queue[0][:3]):
+                when = queue[0][0]
+                if when != now:
+                    if not busy():
+                        return True
+                    if when > until:
+                        return False
+                    self.now = env._now = now = when
+                self._step_simpy()
+                continue
+            if not timers:
+                return not busy()
+            when = timers[0][0]
+            if when != now:
+                if not busy():
+                    return True
+                if when > until:
+                    return False
+                self.now = env._now = now = when
+            item = heappop(timers)
+            item[3](*item[4])
+
+    def clear(self) -> None:
+        """Forget everything that was still to come: the run is over."""
+        self._timers.clear()
+        self._queue.clear()
 
     def _step_simpy(self) -> None:
         event = heappop(self._queue)[3]

@@ -148,15 +148,13 @@ class _Stage:
         clock = self.cluster.clock
         deadline = clock.now + limit_s
         self.advance_to(clock.now)
-        plain = self.progress is None
+        if self.progress is None and not self.pending:
+            return clock.run_while(lambda: not condition(), deadline)
         while not condition():
             upcoming = clock.next_time()
             if upcoming > deadline or upcoming == INFINITY:
                 return False
-            if plain and not self.pending:
-                clock.run_until(upcoming)
-            else:
-                self.advance_to(upcoming)
+            self.advance_to(upcoming)
         return True
 
     def _until(self, step: Step, index: int) -> None:

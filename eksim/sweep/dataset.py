@@ -56,7 +56,7 @@ class Dataset:
                 return {}
             self.chunk = int(found.get("chunk", self.chunk))
             return self._whole()
-        if self.directory.exists() and any(self.directory.iterdir()):
+        if self.directory.exists() and not all(_begun(p) for p in self.directory.iterdir()):
             raise InputError(
                 f"{self.directory} holds files that are not a sweep's results", expected="an empty or new directory"
             )
@@ -115,6 +115,11 @@ class Dataset:
                 f"{self.rows} cannot be written: {error.strerror}; what was written stays and --resume goes on from there",
                 expected="a directory with space",
             ) from None
+
+
+def _begun(path: Path) -> bool:
+    """Whether a directory's entry is what a sweep leaves that was killed before its header stood."""
+    return (path.name == "rows" and not any(path.iterdir())) or path.name.startswith(f".{HEADER}.")
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -1,0 +1,90 @@
+"""``python benchmarks/sweep.py``: "scale to 30" over the catalogue × 1–6 nodes × four CNI settings; rows per second.
+
+Every shortcut off and on, one worker and two, in fresh processes; the checksum of all rows stands beside each speed. ``--types N``
+takes every N-th configuration's instance type (default: a tenth of the catalogue; ``--all`` takes it whole).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from measure import child, emit
+
+BASE = Path(__file__).parent.parent / "scenarios" / "scale-to-30.yaml"
+SETTINGS = (
+    {},
+    {"vpcCni.env.WARM_IP_TARGET": "2"},
+    {"vpcCni.env.MINIMUM_IP_TARGET": "10", "vpcCni.env.WARM_IP_TARGET": "2"},
+    {"vpcCni.env.ENABLE_PREFIX_DELEGATION": "true", "vpcCni.env.WARM_PREFIX_TARGET": "1"},
+)
+
+
+def one(jobs: int, simulate_all: bool, step: int) -> None:
+    from eksim.catalog import types
+    from eksim.sweep.file import plan_from_flags
+    from eksim.sweep.runner import run_sweep
+
+    names = [t.name for t in types.match("*") if t.vcpu is not None][::step]
+    rows = []
+    took = cpu = 0.0
+    for setting in SETTINGS:
+        settings = [f"{path}={value}" for path, value in setting.items()]
+        plan = plan_from_flags(BASE, instance_type=",".join(names), nodes="1..6", settings=settings)
+        before = time.perf_counter()
+        used = _cpu()
+        rows += run_sweep(plan, jobs=jobs, simulate_all=simulate_all)
+        took += time.perf_counter() - before
+        cpu += _cpu() - used
+    text = json.dumps([[r["instance_type"], r["nodes"], r["pods_running"], r["pods_pending"], r["settled_s"], r["enis"], r["ec2_calls"],
+                        r["start_p99_s"], r["addresses_assigned"], r["usd_per_hour"]] for r in rows])  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "rows": len(rows),
+                "rows_per_s": len(rows) / took,
+                "cpu_ms_per_row": cpu / len(rows) * 1000,
+                "checksum": hashlib.sha256(text.encode()).hexdigest()[:16],
+            }
+        )
+    )
+
+
+def _cpu() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--types", type=int, default=10)
+    parser.add_argument("--child", nargs=3)
+    arguments = parser.parse_args()
+    if arguments.child:
+        jobs, simulate_all, step = map(int, arguments.child)
+        one(jobs, bool(simulate_all), step)
+        return
+    step = 1 if arguments.all else arguments.types
+    figures = {}
+    for name, jobs, simulate_all in (("all, 1 worker", 1, 1), ("all, 2 workers", 2, 1), ("shortcut, 1 worker", 1, 0), ("shortcut, 2 workers", 2, 0)):
+        figures[name] = child([__file__, "--child", str(jobs), str(simulate_all), str(step)])
+        print(name, figures[name], file=sys.stderr)
+    emit(
+        "sweep",
+        {
+            "figures": figures,
+            "target_rows_per_s": 1000,
+            "floor_rows_per_s": 200,
+            "checksums_equal": len({f["checksum"] for f in figures.values()}) == 1,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
