@@ -119,7 +119,9 @@ class Dataset:
 
 def _begun(path: Path) -> bool:
     """Whether a directory's entry is what a sweep leaves that was killed before its header stood."""
-    return (path.name == "rows" and not any(path.iterdir())) or path.name.startswith(f".{HEADER}.")
+    if path.name == "rows":
+        return all(p.name.startswith(".part-") and p.suffix == ".tmp" for p in path.iterdir())
+    return path.name.startswith(f".{HEADER}.")
 
 
 def write_whole(path: Path, content: bytes) -> None:
