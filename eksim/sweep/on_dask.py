@@ -46,7 +46,7 @@ def run_on_dask(
             client.submit(run_chunk, identity, arguments, number, values, pure=False, retries=RETRIES)
             for number, values in todo
         ]
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             try:
                 yield future.result()
             except Exception as error:
