@@ -16,15 +16,14 @@ from typing import Any
 
 from eksim.engine.clock import Clock
 from eksim.kube.scheduler.cycle import Attempt, Scheduler
-from eksim.kube.scheduler.framework import Framework
 from eksim.kube.scheduler.listers import Listers
 from eksim.kube.scheduler.nodeinfo import NodeInfo
 from eksim.kube.scheduler.profile import build_profiles
-from eksim.kube.scheduler.queue import QueuedPod
-from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
+from eksim.kube.scheduler.queued_pod import QueuedPod
 from eksim.state.objects import ApiObject, Condition, Node, Owner, Pod, Taint
 from eksim.state.podspec import PodSpec
 from eksim.state.store import Store
+from eksim.testing.scheduler_paths import CheckedScheduler, Difference
 from eksim.testing.traces import Outcome, replay_files
 from eksim.units import resource_amounts
 from eksim.versions import KubernetesRules
@@ -34,10 +33,6 @@ Json = dict[str, Any]
 #: Families whose recordings hold the queue after each step.
 _QUEUE_FAMILIES = ("lab", "preemption")
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Difference(Exception):
-    """The replay and the recording part here."""
 
 
 def replay_scheduler_files(files: Iterable[Path | str]) -> Iterator[Outcome]:
@@ -104,39 +99,6 @@ class Choices:
         if self.nominated not in nodes:
             raise Difference(f"nominated {self.nominated}, but the best are {list(nodes)}")
         return list(nodes).index(str(self.nominated))
-
-
-class CheckedScheduler(Scheduler):
-    """The plain path in full detail, with the fast path beside it, which must find the same."""
-
-    def schedule_pod(self, framework: Framework, queued: QueuedPod, *, detail: bool) -> Attempt:
-        """Both ways; raises Difference where they part."""
-        order = self.cache.update_snapshot()
-        table = self.class_table(framework, queued.info) if order else None
-        found: Any = None
-        if table is not None and table.feasible:
-            enough = num_feasible_nodes_to_find(len(order), framework.percentage_of_nodes_to_score)
-            verdict = table.verdict(self.next_start_node_index, enough)
-            names = sorted(table.member(verdict, i).name for i in range(verdict.count))
-            next_start = (verdict.start + verdict.evaluated) % len(order)
-            found = (verdict.feasible, next_start, verdict.best, names)
-        elif table is not None:
-            diagnosis, message, nominated = table.refusal(framework.claims)
-            found = (0, message, nominated, sorted(diagnosis.plugins))
-        attempt = super().schedule_pod(framework, queued, detail=detail)
-        if found is not None:
-            plain: Any
-            if attempt.feasible:
-                scores = attempt.scores
-                names = sorted(scores.top if scores else [node.name for node in attempt.feasible])
-                best = max(scores.total) if scores else None
-                plain = (len(attempt.feasible), attempt.next_start, best, names)
-            else:
-                assert attempt.diagnosis is not None
-                plain = (0, attempt.message, attempt.nominated, sorted(attempt.diagnosis.plugins))
-            if plain != found:
-                raise Difference(f"the paths part: plain {plain}, by classes {found}")
-        return attempt
 
 
 class Harness:
@@ -498,12 +460,12 @@ class Harness:
         def of(queued: QueuedPod, *, expires: bool = False) -> Json:
             row: Json = {"pod": queued.key}
             if expires:
-                row["expires"] = queue.backoff_time(queued)
+                row["expires"] = queue.backoff.ends(queued)
             if queued.plugins:
                 row["plugins"] = sorted(queued.plugins)
             return {**row, "since": queued.since, "attempts": queued.attempts}
 
-        backoff = sorted(queue.backoff_pods(), key=lambda q: (queue.backoff_time(q), q.key))
+        backoff = sorted(queue.backoff_pods(), key=lambda q: (queue.backoff.ends(q), q.key))
         return {
             "active": [of(q) for q in queue.active_pods()],
             "backoff": [of(q, expires=True) for q in backoff],

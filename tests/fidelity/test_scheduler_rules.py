@@ -40,7 +40,7 @@ from eksim.kube.scheduler.plugins.resource_scorers import (
 )
 from eksim.kube.scheduler.preemption import NO_VICTIMS, NOT_HELPFUL, calculate_num_candidates
 from eksim.kube.scheduler.profile import build_profiles
-from eksim.kube.scheduler.queue import calculate_backoff_duration
+from eksim.kube.scheduler.queued_pod import calculate_backoff_duration
 from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
 from eksim.state.objects import ApiObject, Condition, Node, Owner, Pod, snapshot
 from eksim.state.podspec import PodSpec

@@ -17,7 +17,7 @@ from eksim.kube.scheduler.profile import build_profiles
 from eksim.state.objects import ApiObject, Condition, Node, Pod, Taint
 from eksim.state.podspec import PodSpec
 from eksim.state.store import Store
-from eksim.testing.replay_scheduler import CheckedScheduler
+from eksim.testing.scheduler_paths import CheckedScheduler
 from eksim.versions import KubernetesRules
 
 

@@ -11,73 +11,26 @@ pods, nodes named by matchFields): those take the plain path. ``tests/properties
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import floor
 from typing import Any, Final
 
 from eksim.kube.scheduler import preemption
+from eksim.kube.scheduler.class_places import MANY_NODES, NodeClass, Places, Verdict
+from eksim.kube.scheduler.class_spread import ClassSpread, Shares
 from eksim.kube.scheduler.diagnosis import Diagnosis
-from eksim.kube.scheduler.framework import MAX_NODE_SCORE, SKIP, UNSCHEDULABLE, CycleState, Framework, Handle, Status
+from eksim.kube.scheduler.framework import SKIP, UNSCHEDULABLE, CycleState, Framework, Handle, Status
 from eksim.kube.scheduler.nodeinfo import NodeInfo, PodInfo
 from eksim.kube.scheduler.plugins import inter_pod_affinity, pod_topology_spread
-from eksim.kube.scheduler.plugins.node_affinity import NodeAffinity, required_node_affinity_matches
-from eksim.kube.scheduler.plugins.pod_topology_spread import (
-    HOSTNAME,
-    PodTopologySpread,
-    topology_normalizing_weight,
-)
+from eksim.kube.scheduler.plugins.node_affinity import NodeAffinity
+from eksim.kube.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
 
-#: From this many nodes on, places of nodes are kept in arrays.
-MANY_NODES: Final = 100
 #: tables are kept for so many kinds of pod, and in a large cluster as long as all have so many rows
 _TABLES_MIN: Final = 8
 _TABLES_MAX: Final = 512
 _ROWS_MAX: Final = 1_000_000
 _KNOWN_MAX: Final = 100_000
-_WEIGHTS: dict[int, float] = {}
 #: (refusal, weighted scores, scores to normalise)
 _Looked = tuple[Status | None, int, tuple[int, ...]]
-
-
-class NodeClass:
-    """Nodes that are equal for a kind of pod. ``base``: weighted scores that need no normalising; ``norms``: raw scores
-    that do; ``spread``: per soft constraint the domain, or for the hostname the node's own count; None without label."""
-
-    __slots__ = ("base", "count", "ignored", "key", "norms", "number", "spread", "status", "uneven")
-
-    def __init__(self, key: Any) -> None:
-        self.key = key
-        #: its mark in the arrays while it has nodes
-        self.number = -1
-        self.count = 0
-        self.status: Status | None = None
-        self.base = 0
-        self.norms: tuple[int, ...] = ()
-        self.spread: tuple[Any, ...] = ()
-        self.ignored = False
-        #: some raw score to normalise is not 0
-        self.uneven = False
-
-
-#: the nodes of each class among neighbours in the snapshot's order
-Block = dict[NodeClass, list[NodeInfo]]
-
-
-class Verdict:
-    """What a cycle finds. ``feasible``: how many of the nodes looked at; ``best``: the highest total (None if one node
-    was taken unseen); ``ties``: the classes that have it; ``count``: their nodes in the sample; ``block``: the sample,
-    if it is one of the table's blocks."""
-
-    __slots__ = ("best", "block", "count", "evaluated", "feasible", "start", "ties")
-
-    def __init__(self, start: int, evaluated: int, feasible: int, block: Block | None = None) -> None:
-        self.start = start
-        self.evaluated = evaluated
-        self.feasible = feasible
-        self.block = block
-        self.best: int | None = None
-        self.ties: list[NodeClass] = []
-        self.count = 0
 
 
 class ClassTable:
@@ -103,17 +56,11 @@ class ClassTable:
         #: raised whenever a class gains or loses a node
         self.version = 0
         self._static: dict[int, tuple[int, _Looked]] = {}
-        self._answers: dict[Any, tuple[NodeClass, tuple[tuple[str, int], ...]]] = {}
-        self._shares: dict[int, tuple[tuple[str, int], ...]] = {}
+        self._answers: dict[Any, tuple[NodeClass, Shares]] = {}
         self._order_version = -1
         self._affinity_version = -1
         self._affinity_matters = False
-        self._numbers: Any = None
-        self._ok: Any = None
-        self._blocks: list[Block] | None = None
-        self._block_length = 0
-        #: row → place of the node among its class's members in its block
-        self._slot: dict[int, int] = {}
+        self.places = Places(self.class_of, self.by_number)
         self._refusal: tuple[int, Diagnosis, str] | None = None
 
     # -- what the kind of pod needs ---------------------------------------------------------------------------------
@@ -149,21 +96,12 @@ class ClassTable:
         self._static_scores = [(p, w) for p, w in plain if not p.score_by_pods]
         self._scores = [(p, w) for p, w in plain if p.score_by_pods]
         self._norms = [(p, w) for p, w in scored if framework.normalizes[p.name]]
-        self._require_all = False
-        self._constraints: tuple[pod_topology_spread.Constraint, ...] = ()
-        self._spread_weight = 0
-        rules = handle.rules
+        weight = 0 if spread is None else {p.name: w for p, w in framework.score_plugins}[spread.name]
+        self._spread = ClassSpread(handle, pod, spread, weight)
+        if not self._spread.usable:
+            return False
         #: what every node gets alike
-        self._constant = 0
-        if spread is not None:
-            self._spread_weight = {p.name: w for p, w in framework.score_plugins}[spread.name]
-            self._constraints = spread.constraints(handle, pod.pod, hard=False)
-            self._require_all = spread.requires_all_topologies(pod.pod)
-            if not self._constraints and not rules.spread_and_interpod_skip:
-                self._constant += MAX_NODE_SCORE * self._spread_weight
-            keys = [constraint.key for constraint in self._constraints]
-            if rules.spread_counting != "constraint" and len(set(keys)) < len(keys):
-                return False
+        self._constant = self._spread.constant
         #: classes with a raw score to normalise other than 0, and what all nodes get while there are none
         self._uneven = 0
         self._even = self._constant
@@ -171,38 +109,17 @@ class ClassTable:
             zeros = [0]
             plugin.normalize(state, zeros, ())
             self._even += zeros[0] * weight
-        self._totals: list[dict[str, int]] = [{} for _ in self._constraints]
-        self._parts = [self._part(constraint) for constraint in self._constraints]
         spec = pod.facts.spec
         selects_nodes = bool(
             spec.node_name or spec.node_selector or spec.affinity.node_required or spec.affinity.node_preferred
         ) or any(isinstance(p, NodeAffinity) and (p.added_required or p.added_preferred) for p in framework.filter_plugins)
-        counters = {part[2] for part in self._parts}
-        self._counter = next((counter for _, _, counter, _ in self._parts if counter is not None), -1)
         #: nodes of one kind need to be asked about only once for the same figures
         self._by_kind = (
             not (selects_nodes or pod.facts.uncommon)
-            and len(counters) <= 1
-            and all(p.plain_figures(rules, pod.facts) for p in (*self._filters, *(p for p, _ in self._scores)))
+            and self._spread.counts_alike
+            and all(p.plain_figures(handle.rules, pod.facts) for p in (*self._filters, *(p for p, _ in self._scores)))
         )
-        self._skews = [(c.key == HOSTNAME, float(c.max_skew - 1)) for c in self._constraints]
-        self._host_and_domain = [is_hostname for is_hostname, _ in self._skews] == [True, False]
-        self._rounded = rules.spread_rounded
-        self._policies = rules.node_inclusion_policy
-        self._everywhere = not spec.node_selector and spec.affinity.node_required is None
         return True
-
-    def _part(self, constraint: pod_topology_spread.Constraint) -> tuple[str, bool, int | None, bool]:
-        """(topology key, whether it is the hostname, pod counter or None if nothing counts, whether every node's pods
-        count)."""
-        handle, spec = self.handle, self.pod.facts.spec
-        counter = None
-        if not (constraint.selector.empty and handle.rules.empty_selector_counts_none):
-            counter = handle.cache.counter(self.pod.namespace, constraint.selector)
-        everywhere = not constraint.honor_taints and not (
-            constraint.honor_affinity and (spec.node_selector or spec.affinity.node_required is not None)
-        )
-        return constraint.key, constraint.key == HOSTNAME, counter, everywhere
 
     def affinity_matters(self) -> bool:
         """Whether some placed pod's affinity terms match this kind of pod."""
@@ -259,7 +176,6 @@ class ClassTable:
         self._free.clear()
         self._static.clear()
         self._answers.clear()
-        self._shares.clear()
         self.feasible = 0
         self._order_version = -1
 
@@ -267,59 +183,19 @@ class ClassTable:
         """Nodes came or went: place the new ones, forget the others."""
         order = self.cache.order
         self._order_version = self.cache.order_version
-        self._numbers = self._ok = self._blocks = None
-        self._slot.clear()
+        self.places.forget()
         nodes = {node.row: node for node in order}
         for row in [row for row in self.class_of if row not in nodes]:
             self._leave(row)
             del self.class_of[row]
             self._static.pop(row, None)
-            self._share(row, ())
+            self._spread.share(row, ())
         self.nodes = nodes
         for row, node in nodes.items():
             if row not in self.class_of:
                 self._place(node)
-        self._arrange(order)
-
-    def _arrange(self, order: Sequence[NodeInfo]) -> None:
-        """Make the blocks: all nodes of a small cluster; in a large one, as long as every node is feasible and a whole
-        number of samples makes up the cluster, the samples, which then are always the same. Else places are kept in
-        arrays, from which any sample is counted."""
-        nodes = len(order)
-        of = self.class_of
-        length = nodes
-        if nodes >= MANY_NODES:
-            import numpy as np
-
-            self._numbers = np.fromiter((of[node.row].number for node in order), np.intp, nodes)
-            self._ok = np.fromiter((of[node.row].status is None for node in order), np.bool_, nodes)
-            length = num_feasible_nodes_to_find(nodes, self.framework.percentage_of_nodes_to_score)
-            if self.feasible < nodes or nodes % length:
-                return
-        blocks: list[Block] = [{} for _ in range(0, nodes, length or 1)]
-        for index, node in enumerate(order):
-            members = blocks[index // length].setdefault(of[node.row], [])
-            self._slot[node.row] = len(members)
-            members.append(node)
-        self._blocks = blocks
-        self._block_length = length
-
-    def _move_in_block(self, node: NodeInfo, was: NodeClass, now: NodeClass) -> None:
-        assert self._blocks is not None
-        block = self._blocks[node.order_index // self._block_length]
-        members = block[was]
-        slot = self._slot[node.row]
-        last = members.pop()
-        if last is not node:
-            members[slot] = last
-            self._slot[last.row] = slot
-        elif not members:
-            del block[was]
-        joined = block.get(now)
-        if joined is None:
-            joined = block[now] = []
-        self._slot[node.row] = len(joined)
-        joined.append(node)
+        sample = num_feasible_nodes_to_find(len(order), self.framework.percentage_of_nodes_to_score)
+        self.places.arrange(order, self.feasible, sample)
 
     def _leave(self, row: int) -> None:
         left = self.class_of[row]
@@ -342,7 +218,7 @@ class ClassTable:
             counts = node.counts
             figures: Any = (
                 kind, len(node.pods), node.cpu, node.memory, node.nonzero_cpu, node.nonzero_memory,
-                counts.get(self._counter, 0),
+                counts.get(self._spread.counter, 0),
             )  # fmt: skip
             answer = self._answers.get(figures)
             if answer is None:
@@ -350,8 +226,9 @@ class ClassTable:
         else:
             answer = self._ask(node)
         now, shares = answer
-        if self._shares.get(row, ()) is not shares:
-            self._share(row, shares)
+        spread = self._spread
+        if spread.shares.get(row, ()) is not shares:
+            spread.share(row, shares)
         was = self.class_of.get(row)
         if was is now:
             return
@@ -365,16 +242,7 @@ class ClassTable:
         status = now.status
         if status is None:
             self.feasible += 1
-        if self._blocks is not None and was is not None:
-            if status is not None and self._numbers is not None:
-                # A large cluster's samples are no longer always the same.
-                self._blocks = None
-                self._renumber()
-            else:
-                self._move_in_block(node, was, now)
-        elif self._numbers is not None:
-            self._numbers[node.order_index] = now.number
-            self._ok[node.order_index] = status is None
+        self.places.move(node, was, now)
 
     def _enliven(self, one: NodeClass) -> None:
         """The class got its first node."""
@@ -388,15 +256,7 @@ class ClassTable:
         if one.uneven:
             self._uneven += 1
 
-    def _renumber(self) -> None:
-        """Bring the arrays up to date, which were not kept while there were blocks."""
-        import numpy as np
-
-        order, of = self.cache.order, self.class_of
-        self._numbers = np.fromiter((of[node.row].number for node in order), np.intp, len(order))
-        self._ok = np.fromiter((of[node.row].status is None for node in order), np.bool_, len(order))
-
-    def _ask(self, node: NodeInfo) -> tuple[NodeClass, tuple[tuple[str, int], ...]]:
+    def _ask(self, node: NodeInfo) -> tuple[NodeClass, Shares]:
         """(the node's class by the plugins, what its pods add to the domains' counts)."""
         static = self._static.get(node.row)
         if static is None or static[0] != node.version:
@@ -404,9 +264,9 @@ class ClassTable:
         looked = static[1]
         spread: tuple[Any, ...] = ()
         ignored = False
-        shares: tuple[tuple[str, int], ...] = ()
-        if self._parts:
-            spread, ignored, shares = self._spread_of(node)
+        shares: Shares = ()
+        if self._spread.constraints:
+            spread, ignored, shares = self._spread.of(node)
         state, pod = self.state, self.pod
         status, base, norms = looked
         if status is None:
@@ -443,139 +303,11 @@ class ClassTable:
         base = sum(plugin.score(state, pod, node) * weight for plugin, weight in self._static_scores)
         return None, base, tuple(plugin.score(state, pod, node) for plugin, _ in self._norms)
 
-    # -- spread -----------------------------------------------------------------------------------------------------
-
-    def _spread_of(self, node: NodeInfo) -> tuple[tuple[Any, ...], bool, tuple[tuple[str, int], ...]]:
-        """(the node's domain or own count by constraint, whether it is ignored, what its pods add to the totals)."""
-        labels, counts = node.labels, node.counts
-        found: list[Any] = []
-        shares: list[tuple[str, int]] | None = None
-        ignored = False
-        for key, is_hostname, counter, everywhere in self._parts:
-            value = labels.get(key)
-            if value is None and self._require_all:
-                ignored = True
-            count = 0 if counter is None else counts.get(counter, 0)
-            if is_hostname:
-                found.append(None if value is None else count)
-            else:
-                found.append(value)
-                if count and (everywhere or self._constraints[len(found) - 1].includes(self.pod, node)):
-                    if shares is None:
-                        shares = [("", 0)] * len(self._parts)
-                    shares[len(found) - 1] = (value or "", count)
-        if ignored or not (shares is None or self._policies or self._everywhere or self._matches(node)):
-            shares = None
-        added = tuple(shares or ())
-        return ((), True, added) if ignored else (tuple(found), False, added)
-
-    def _matches(self, node: NodeInfo) -> bool:
-        return required_node_affinity_matches(self.pod.facts.spec, node.labels, node.name)
-
-    def _share(self, row: int, shares: tuple[tuple[str, int], ...]) -> None:
-        """What the node's pods add to the domains' counts, instead of what they added before."""
-        was = self._shares.get(row, ())
-        if was == shares:
-            return
-        for totals, (value, count) in zip(self._totals, was, strict=False):
-            if count:
-                totals[value] -= count
-        for totals, (value, count) in zip(self._totals, shares, strict=False):
-            if count:
-                totals[value] = totals.get(value, 0) + count
-        self._shares[row] = shares
-
-    def _add_spread(self, classes: Sequence[NodeClass], counts: Sequence[int], totals: list[int]) -> None:
-        """Source: podtopologyspread/scoring.go:PreScore, Score, NormalizeScore, over classes."""
-        counted: Sequence[int] = range(len(classes))
-        if self._require_all:
-            counted = [i for i, c in enumerate(classes) if not c.ignored]
-            if not counted:
-                return
-            counts = [counts[i] for i in counted]
-            classes = [classes[i] for i in counted]
-        sizes = sum(counts)
-        if self._host_and_domain:
-            self._normalize_spread(self._host_and_domain_raws(classes, sizes), counted, totals)
-            return
-        scores: list[float] | None = None
-        for j, (is_hostname, skew) in enumerate(self._skews):
-            if is_hostname:
-                weight = weight_for(sizes)
-                added = [0.0 if (n := c.spread[j]) is None else n * weight + skew for c in classes]
-            else:
-                of = self._totals[j]
-                domains: dict[Any, float] = dict.fromkeys([c.spread[j] for c in classes], 0.0)
-                weight = weight_for(len(domains))
-                for value in domains:
-                    if value is not None:
-                        domains[value] = of.get(value, 0) * weight + skew
-                added = [domains[c.spread[j]] for c in classes]
-            scores = added if scores is None else [x + y for x, y in zip(scores, added, strict=True)]
-        assert scores is not None
-        if self._rounded:
-            raws = [floor(score + 0.5) for score in scores]
-        else:
-            raws = [int(score) for score in scores]
-        self._normalize_spread(raws, counted, totals)
-
-    def _host_and_domain_raws(self, classes: Sequence[NodeClass], nodes: int) -> list[int]:
-        """The usual constraints, hostname and one other key, written out: they are scored for every pod."""
-        host_weight = weight_for(nodes)
-        (_, host_skew), (_, skew) = self._skews
-        weight = weight_for(len({c.spread[1] for c in classes}))
-        of = self._totals[1]
-        domains: dict[str, float] = {}
-        raws = []
-        rounding = 0.5 if self._rounded else 0.0
-        for c in classes:
-            count, value = c.spread
-            score = 0.0 if count is None else count * host_weight + host_skew
-            if value is not None:
-                added = domains.get(value)
-                if added is None:
-                    added = domains[value] = of.get(value, 0) * weight + skew
-                score += added
-            raws.append(int(score + rounding))
-        return raws
-
-    def _normalize_spread(self, raws: list[int], counted: Sequence[int], totals: list[int]) -> None:
-        """Source: podtopologyspread/scoring.go:NormalizeScore."""
-        highest = max(raws)
-        share = self._spread_weight
-        if not highest:
-            for i in counted:
-                totals[i] += MAX_NODE_SCORE * share
-            return
-        both = highest + min(raws)
-        for i, raw in zip(counted, raws, strict=True):
-            totals[i] += MAX_NODE_SCORE * (both - raw) // highest * share
-
     # -- the verdict ------------------------------------------------------------------------------------------------
 
     def verdict(self, start: int, enough: int) -> Verdict:
         """Look from ``start`` until ``enough`` nodes are feasible; at least one is."""
-        nodes = len(self.cache.order)
-        start %= nodes
-        blocks, length = self._blocks, self._block_length
-        if blocks is not None and (length == nodes or (length == enough and start % length == 0)):
-            block = blocks[0 if length == nodes else start // length]
-            if self.feasible == nodes:
-                classes, counts = list(block), [len(members) for members in block.values()]
-            else:
-                classes = [c for c in block if c.status is None]
-                counts = [len(block[c]) for c in classes]
-            verdict = Verdict(start, length, self.feasible if length == nodes else length, block)
-        else:
-            if blocks is not None and self._numbers is not None:
-                self._blocks = None
-                self._renumber()
-            if self.feasible <= enough:
-                verdict = Verdict(start, nodes, self.feasible)
-                classes = [c for c in self.live if c.status is None]
-                counts = [c.count for c in classes]
-            else:
-                verdict, classes, counts = self._sample(start, enough, nodes)
+        verdict, classes, counts = self.places.look(start, enough, self.feasible, self.live)
         if verdict.feasible == 1:
             verdict.ties, verdict.count = classes, 1
             return verdict
@@ -589,59 +321,13 @@ class ClassTable:
         else:
             constant = self._even
             totals = [c.base + constant for c in classes]
-        if self._constraints:
-            self._add_spread(classes, counts, totals)
+        if self._spread.constraints:
+            self._spread.add(classes, counts, totals)
         best = verdict.best = max(totals)
         ties = [i for i, total in enumerate(totals) if total == best]
         verdict.ties = [classes[i] for i in ties]
         verdict.count = sum([counts[i] for i in ties])
         return verdict
-
-    def _sample(self, start: int, enough: int, nodes: int) -> tuple[Verdict, list[NodeClass], list[int]]:
-        import numpy as np
-
-        if self.feasible == nodes:
-            evaluated = enough
-            numbers = _window(self._numbers, start, enough)
-        else:
-            # The search stops at one feasible node more than enough, which is not counted.
-            length = min(nodes, enough + enough // 8 + 64)
-            while True:
-                places = _window(self._ok, start, length).nonzero()[0]
-                if len(places) > enough:
-                    break
-                length = min(nodes, length * 2)
-            evaluated = int(places[enough])
-            numbers = _window(self._numbers, start, evaluated)[places[:enough]]
-        found = np.bincount(numbers).tolist()
-        present = [number for number, count in enumerate(found) if count]
-        by_number = self.by_number
-        verdict = Verdict(start, evaluated, enough)
-        return verdict, [by_number[number] for number in present], [found[number] for number in present]
-
-    def member(self, verdict: Verdict, index: int) -> NodeInfo:
-        """One of the tied nodes, ``index`` below the verdict's ``count``."""
-        ties = verdict.ties
-        block = verdict.block
-        if block is not None:
-            for one in ties:
-                members = block[one]
-                if index < len(members):
-                    return members[index]
-                index -= len(members)
-            raise AssertionError("fewer tied nodes than counted")
-        import numpy as np
-
-        order = self.cache.order
-        numbers = _window(self._numbers, verdict.start, verdict.evaluated)
-        if len(ties) == 1:
-            places = (numbers == ties[0].number).nonzero()[0]
-        else:
-            tied = np.zeros(len(self.by_number), np.bool_)
-            for one in ties:
-                tied[one.number] = True
-            places = tied[numbers].nonzero()[0]
-        return order[(verdict.start + int(places[index])) % len(order)]
 
     def refusal(self, claims: bool) -> tuple[Diagnosis, str, str | None]:
         """Every node refuses: (why, the message, what becomes of a nomination). No placed pod is less important.
@@ -669,25 +355,6 @@ class ClassTable:
             potential = any(status.code == UNSCHEDULABLE for status, _ in diagnosis.counts)
             nominated = "" if rules.postfilter_message or not potential else None
         return diagnosis, known[2], nominated
-
-
-def _window(places: Any, start: int, length: int) -> Any:
-    """``length`` places from ``start`` on, around the end."""
-    end = start + length
-    nodes = len(places)
-    if end <= nodes:
-        return places[start:end]
-    import numpy as np
-
-    return np.concatenate((places[start:], places[: end - nodes]))
-
-
-def weight_for(size: int) -> float:
-    """The spread weight of so many domains, worked out once."""
-    weight = _WEIGHTS.get(size)
-    if weight is None:
-        weight = _WEIGHTS[size] = topology_normalizing_weight(size)
-    return weight
 
 
 class ClassTables:

@@ -23,7 +23,8 @@ from eksim.kube.scheduler.framework import CycleState
 from eksim.kube.scheduler.listers import Listers
 from eksim.kube.scheduler.preemption import Candidate
 from eksim.kube.scheduler.profile import build_profiles
-from eksim.kube.scheduler.queue import BACKOFF_FLUSH_S, LEFTOVER_FLUSH_S, QueuedPod
+from eksim.kube.scheduler.queue import BACKOFF_FLUSH_S, LEFTOVER_FLUSH_S
+from eksim.kube.scheduler.queued_pod import QueuedPod
 from eksim.parts import EventRecorder
 from eksim.state.changes import Verb
 from eksim.state.objects import ApiObject, Condition, Node, Pod

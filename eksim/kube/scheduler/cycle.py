@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from eksim.kube.scheduler import events as ev
 from eksim.kube.scheduler.cache import Cache
-from eksim.kube.scheduler.classes import ClassTable, ClassTables, Verdict
+from eksim.kube.scheduler.class_places import Verdict
+from eksim.kube.scheduler.classes import ClassTable, ClassTables
 from eksim.kube.scheduler.diagnosis import NO_NODES, Diagnosis, count_statuses
 from eksim.kube.scheduler.framework import UNRESOLVABLE, CycleState, Framework, Handle, Status, go_list
 from eksim.kube.scheduler.handlers import EventHandlers
@@ -20,7 +21,8 @@ from eksim.kube.scheduler.listers import Listers
 from eksim.kube.scheduler.nodeinfo import NodeInfo, PodInfo
 from eksim.kube.scheduler.nominator import Nominator
 from eksim.kube.scheduler.preemption import NOT_HELPFUL, Candidate, Evaluator, Outcome
-from eksim.kube.scheduler.queue import PriorityQueue, QueuedPod
+from eksim.kube.scheduler.queue import PriorityQueue
+from eksim.kube.scheduler.queued_pod import QueuedPod
 from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
 from eksim.state.objects import Pod
 from eksim.versions import SchedulerRules
@@ -54,7 +56,7 @@ class TiedNodes(Sequence[str]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not 0 <= index < self._verdict.count:
             raise IndexError(index)
-        return self._table.member(self._verdict, index).name
+        return self._table.places.member(self._verdict, index).name
 
 
 class Scores:
@@ -272,7 +274,7 @@ class Scheduler:
         index = 0
         if verdict.count > 1:
             index = self.choices.host(TiedNodes(table, verdict))
-        attempt.chosen = table.member(verdict, index)
+        attempt.chosen = table.places.member(verdict, index)
         return True
 
     def _find_nodes_that_fit_pod(

@@ -17,7 +17,8 @@ from eksim.kube.scheduler.plugins.node_affinity import required_node_affinity_ma
 from eksim.kube.scheduler.plugins.node_ports import fits_ports
 from eksim.kube.scheduler.plugins.node_resources_fit import fits_request
 from eksim.kube.scheduler.plugins.taint_toleration import find_untolerated_taint
-from eksim.kube.scheduler.queue import PriorityQueue, QueuedPod
+from eksim.kube.scheduler.queue import PriorityQueue
+from eksim.kube.scheduler.queued_pod import QueuedPod
 from eksim.state.objects import Node, Pod
 from eksim.versions import SchedulerRules
 

@@ -8,7 +8,6 @@ cycle.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Any, Final
@@ -25,76 +24,23 @@ from eksim.kube.scheduler.framework import Framework, Handle
 from eksim.kube.scheduler.nodeinfo import PodInfo
 from eksim.kube.scheduler.nominator import Nominator
 from eksim.kube.scheduler.plugins import scheduling_gates
+from eksim.kube.scheduler.queued_pod import (
+    ACTIVE,
+    BACKOFF,
+    GATED,
+    IN_FLIGHT,
+    UNSCHEDULABLE,
+    Backoff,
+    InFlight,
+    QueuedPod,
+)
 from eksim.state.objects import Pod
 from eksim.versions import SchedulerRules
 
-INITIAL_BACKOFF_S: Final = 1.0
-MAX_BACKOFF_S: Final = 10.0
 BACKOFF_FLUSH_S: Final = 1.0
 LEFTOVER_FLUSH_S: Final = 30.0
 
-ACTIVE: Final = "active"
-BACKOFF: Final = "backoff"
-UNSCHEDULABLE: Final = "unschedulable"
-GATED: Final = "gated"
-IN_FLIGHT: Final = "in flight"
-
 PREEMPTION: Final = "DefaultPreemption"
-
-
-class QueuedPod:
-    """A pending pod in the queue, or in flight. ``since``: its timestamp in the queue; ``plugins``: what rejected it."""
-
-    __slots__ = (
-        "attempts",
-        "backoff_until",
-        "diagnosis",
-        "errors",
-        "gate",
-        "info",
-        "key",
-        "plugins",
-        "rejections",
-        "since",
-        "ticket",
-        "where",
-    )
-
-    def __init__(self, info: PodInfo, now: float) -> None:
-        self.info = info
-        self.key = info.key
-        self.since = now
-        self.attempts = 0
-        #: attempts that plugins rejected, and errors since the last of those
-        self.rejections = 0
-        self.errors = 0
-        self.plugins: dict[str, None] = {}
-        #: the plugin that keeps it out of activeQ
-        self.gate = ""
-        #: when its back-off ends; None: not reckoned yet
-        self.backoff_until: float | None = None
-        self.where = ""
-        #: marks the one entry in a heap that counts
-        self.ticket = 0
-        self.diagnosis: Any = None
-
-    @property
-    def pod(self) -> Pod:
-        """The pod as last heard of."""
-        return self.info.pod
-
-    def __repr__(self) -> str:
-        return f"<QueuedPod {self.key} {self.where}>"
-
-
-def calculate_backoff_duration(count: int) -> float:
-    """1 s · 2^(n−1), at most 10 s; none for n = 0.
-
-    Source: kubernetes/pkg/scheduler/backend/queue/backoff_queue.go:calculateBackoffDuration, v1.34.1.
-    """
-    if count <= 0:
-        return 0.0
-    return min(INITIAL_BACKOFF_S * 2.0 ** min(count - 1, 8), MAX_BACKOFF_S)
 
 
 class PriorityQueue:
@@ -116,7 +62,9 @@ class PriorityQueue:
         self.pods: dict[str, QueuedPod] = {}
         self.unschedulable: dict[str, QueuedPod] = {}
         self.gated: dict[str, QueuedPod] = {}
-        self.in_flight: dict[str, QueuedPod] = {}
+        self._in_flight = InFlight(rules)
+        self.in_flight = self._in_flight.pods
+        self.backoff = Backoff(rules, now)
         self.active_count = 0
         self.backoff_count = 0
         self._active: list[tuple[int, float, int, QueuedPod]] = []
@@ -125,8 +73,6 @@ class PriorityQueue:
         self._tickets = 0
         self.scheduling_cycle = 0
         self.move_request_cycle = -1
-        #: pods in flight and the events seen since, in order (hints only)
-        self._log: list[QueuedPod | tuple[ClusterEvent, Any, Any]] = []
         self._interest: dict[ClusterEvent, bool] = {}
         #: pods whose preemption's API calls are under way
         self.preempting: dict[str, None] = {}
@@ -161,7 +107,7 @@ class PriorityQueue:
     def _to_backoff(self, queued: QueuedPod) -> None:
         ticket = self._ticket(queued, BACKOFF)
         self.backoff_count += 1
-        until = self.backoff_time(queued)
+        until = self.backoff.ends(queued)
         if self.rules.pop_from_backoff and not queued.plugins:
             heappush(self._error_backoff, (until, 0, 0.0, ticket, queued))
         elif self.rules.pop_from_backoff:
@@ -183,40 +129,6 @@ class PriorityQueue:
                 return queued
             heappop(heap)
         return None
-
-    # -- back-off -------------------------------------------------------------------------------------------------
-
-    def align_to_window(self, when: float) -> float:
-        """Cut to the whole second where back-off has windows.
-
-        Source: backoff_queue.go:alignToWindow, v1.34.1.
-        """
-        return float(math.floor(when)) if self.rules.backoff_windows else when
-
-    def backoff_time(self, queued: QueuedPod) -> float:
-        """When the pod's back-off ends; minus infinity without one.
-
-        Source: backoff_queue.go:getBackoffTime, v1.34.1; scheduling_queue.go:getBackoffTime, v1.21.9.
-        """
-        until = queued.backoff_until
-        if until is None:
-            if self.rules.backoff_by_rejections:
-                count = queued.errors or queued.rejections
-                if count == 0:
-                    return -math.inf
-            else:
-                count = max(queued.attempts, 1)
-            until = self.align_to_window(round(queued.since + calculate_backoff_duration(count), 9))
-            queued.backoff_until = until
-        return until
-
-    def is_backing_off(self, queued: QueuedPod) -> bool:
-        """Whether the pod still has to wait; with windows, all through the window in which it ends.
-
-        Source: backoff_queue.go:isPodBackingoff, v1.34.1; scheduling_queue.go:isPodBackingoff, v1.21.9.
-        """
-        until = self.backoff_time(queued)
-        return until >= self.align_to_window(self.now()) if self.rules.backoff_windows else until > self.now()
 
     # -- coming, going, changing ----------------------------------------------------------------------------------
 
@@ -261,7 +173,8 @@ class PriorityQueue:
         if self.rules.queueing_hints:
             events = pod_scheduling_properties_change(pod, old)
             if queued is not None and queued.where == IN_FLIGHT:
-                self._log.extend((event, old, pod) for event in events)
+                for event in events:
+                    self._in_flight.note(event, old, pod)
                 return
         if queued is None or queued.where == IN_FLIGHT:
             # In no queue: without hints a pod in flight is queued a second time, and the first entry lapses.
@@ -280,7 +193,7 @@ class PriorityQueue:
                         break
             return
         if updated:
-            if self.is_backing_off(queued):
+            if self.backoff.is_on(queued):
                 self._move_to_backoff(queued)
             else:
                 self._move_to_active(queued)
@@ -336,11 +249,8 @@ class PriorityQueue:
         else:
             return None
         self._leave(queued)
-        queued.where = IN_FLIGHT
         queued.attempts += 1
-        self.in_flight[queued.key] = queued
-        if self.rules.queueing_hints:
-            self._log.append(queued)
+        self._in_flight.add(queued)
         self.scheduling_cycle += 1
         if self.rules.errors_to_backoff:
             queued.plugins = {}
@@ -352,20 +262,8 @@ class PriorityQueue:
         return self.active_count > 0 or (self.rules.pop_from_backoff and self._head(self._backoff) is not None)
 
     def done(self, queued: QueuedPod) -> None:
-        """The attempt is over and the pod does not come back; events kept for it are dropped.
-
-        Source: active_queue.go:done, v1.34.1.
-        """
-        if self.in_flight.pop(queued.key, None) is None:
-            return
-        queued.where = ""
-        log = self._log
-        if log:
-            log.remove(queued)
-            keep = 0
-            while keep < len(log) and not isinstance(log[keep], QueuedPod):
-                keep += 1
-            del log[:keep]
+        """The attempt is over and the pod does not come back."""
+        self._in_flight.done(queued)
 
     def drop(self, queued: QueuedPod) -> None:
         """Forget a pod that was in flight: it is bound or gone."""
@@ -375,11 +273,8 @@ class PriorityQueue:
 
     def return_in_flight(self, queued: QueuedPod) -> None:
         """A pod whose attempt had ended well is in flight again: its binding failed."""
-        queued.where = IN_FLIGHT
         self.pods[queued.key] = queued
-        self.in_flight[queued.key] = queued
-        if self.rules.queueing_hints:
-            self._log.append(queued)
+        self._in_flight.add(queued)
 
     def add_unschedulable_if_not_present(self, queued: QueuedPod, pod: Pod) -> None:
         """A failed attempt: back to the queue, at once to backoffQ if something happened meanwhile that may help.
@@ -398,7 +293,7 @@ class PriorityQueue:
         queued.backoff_until = None
         if self.rules.queueing_hints:
             worth = not queued.plugins or any(
-                self.is_worth_requeuing(queued, event, old, new) for event, old, new in self._events_since(queued)
+                self.is_worth_requeuing(queued, event, old, new) for event, old, new in self._in_flight.events_since(queued)
             )
             self.done(queued)
             self._requeue(queued, worth)
@@ -409,12 +304,6 @@ class PriorityQueue:
             self._move_to_backoff(queued)
         else:
             self._to_unschedulable(queued)
-
-    def _events_since(self, queued: QueuedPod) -> Iterable[tuple[ClusterEvent, Any, Any]]:
-        if self._log[-1] is queued:
-            return ()
-        start = self._log.index(queued) + 1
-        return [entry for entry in self._log[start:] if not isinstance(entry, QueuedPod)]
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -512,14 +401,13 @@ class PriorityQueue:
 
     def _note(self, event: ClusterEvent, old: Any, new: Any) -> None:
         self.move_request_cycle = self.scheduling_cycle
-        if self.in_flight and self.rules.queueing_hints:
-            self._log.append((event, old, new))
+        self._in_flight.note(event, old, new)
 
     def _requeue(self, queued: QueuedPod, worth: bool) -> str:
         """Source: scheduling_queue.go:requeuePodWithQueueingStrategy, v1.34.1."""
         if not worth:
             self._to_unschedulable(queued)
-        elif self.is_backing_off(queued):
+        elif self.backoff.is_on(queued):
             self._move_to_backoff(queued)
         else:
             self._move_to_active(queued)
@@ -543,7 +431,7 @@ class PriorityQueue:
         """
         due = []
         for heap in (self._backoff, self._error_backoff):
-            while (queued := self._head(heap)) is not None and not self.is_backing_off(queued):
+            while (queued := self._head(heap)) is not None and not self.backoff.is_on(queued):
                 heappop(heap)
                 self._leave(queued)
                 due.append(queued)
@@ -564,7 +452,7 @@ class PriorityQueue:
 
     def next_backoff_end(self) -> float | None:
         """When the first back-off ends; None if nobody backs off."""
-        ends = [self.backoff_time(q) for heap in (self._backoff, self._error_backoff) if (q := self._head(heap))]
+        ends = [self.backoff.ends(q) for heap in (self._backoff, self._error_backoff) if (q := self._head(heap))]
         return min(ends) if ends else None
 
     def oldest_unschedulable_since(self) -> float | None:
