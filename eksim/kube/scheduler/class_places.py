@@ -64,6 +64,7 @@ class Places:
         self._class_of = class_of
         self._by_number = by_number
         self._order: Sequence[NodeInfo] = ()
+        self._large = False
         self._numbers: Any = None
         self._ok: Any = None
         self._blocks: list[Block] | None = None
@@ -82,16 +83,25 @@ class Places:
         self._order = order
         nodes = length = len(order)
         of = self._class_of
-        if nodes >= MANY_NODES:
-            self._renumber()
+        self._large = nodes >= MANY_NODES
+        if self._large:
             length = sample
             if feasible < nodes or nodes % length:
+                self._renumber()
                 return
-        blocks: list[Block] = [{} for _ in range(0, nodes, length or 1)]
-        for index, node in enumerate(order):
-            members = blocks[index // length].setdefault(of[node.row], [])
-            self._slot[node.row] = len(members)
-            members.append(node)
+        blocks: list[Block] = []
+        slot = self._slot
+        for start in range(0, nodes, length or 1):
+            block: Block = {}
+            for node in order[start : start + length]:
+                row = node.row
+                one = of[row]
+                members = block.get(one)
+                if members is None:
+                    members = block[one] = []
+                slot[row] = len(members)
+                members.append(node)
+            blocks.append(block)
         self._blocks = blocks
         self._length = length
 
@@ -100,13 +110,13 @@ class Places:
         import numpy as np
 
         order, of = self._order, self._class_of
-        self._numbers = np.fromiter((of[node.row].number for node in order), np.intp, len(order))
-        self._ok = np.fromiter((of[node.row].status is None for node in order), np.bool_, len(order))
+        self._numbers = np.array([of[node.row].number for node in order], np.intp)
+        self._ok = np.array([of[node.row].status is None for node in order], np.bool_)
 
     def move(self, node: NodeInfo, was: NodeClass | None, now: NodeClass) -> None:
         """A node went from one class to another."""
         if self._blocks is not None and was is not None:
-            if now.status is not None and self._numbers is not None:
+            if now.status is not None and self._large:
                 # A large cluster's samples are no longer always the same.
                 self._blocks = None
                 self._renumber()
@@ -147,7 +157,7 @@ class Places:
                 classes = [c for c in block if c.status is None]
                 counts = [len(block[c]) for c in classes]
             return Verdict(start, length, feasible if length == nodes else length, block), classes, counts
-        if blocks is not None and self._numbers is not None:
+        if blocks is not None and self._large:
             self._blocks = None
             self._renumber()
         if feasible <= enough:

@@ -191,9 +191,7 @@ class ClassTable:
             self._static.pop(row, None)
             self._spread.share(row, ())
         self.nodes = nodes
-        for row, node in nodes.items():
-            if row not in self.class_of:
-                self._place(node)
+        self._place_new([node for row, node in nodes.items() if row not in self.class_of])
         sample = num_feasible_nodes_to_find(len(order), self.framework.percentage_of_nodes_to_score)
         self.places.arrange(order, self.feasible, sample)
 
@@ -209,23 +207,42 @@ class ClassTable:
             del self.live[left]
             self._free.append(left.number)
 
+    def _answer_for(self, node: NodeInfo) -> tuple[NodeClass, Shares]:
+        """What :meth:`_ask` finds; nodes of one kind with the same figures get the same answer."""
+        kind = node.kind
+        if kind < 0 or not self._by_kind or node.scalars:
+            return self._ask(node)
+        figures: Any = (
+            kind, len(node.pods), node.cpu, node.memory, node.nonzero_cpu, node.nonzero_memory,
+            node.counts.get(self._spread.counter, 0),
+        )  # fmt: skip
+        answer = self._answers.get(figures)
+        if answer is None:
+            answer = self._answers[figures] = self._ask(node)
+        return answer
+
+    def _place_new(self, nodes: Sequence[NodeInfo]) -> None:
+        """Put nodes not met before into their classes."""
+        class_of, share = self.class_of, self._spread.share
+        found: dict[NodeClass, int] = {}
+        for node in nodes:
+            now, shares = self._answer_for(node)
+            if shares:
+                share(node.row, shares)
+            class_of[node.row] = now
+            found[now] = found.get(now, 0) + 1
+        for now, count in found.items():
+            if not now.count:
+                self._enliven(now)
+            now.count += count
+            if now.status is None:
+                self.feasible += count
+        self.version += 1
+
     def _place(self, node: NodeInfo) -> None:
         """Ask the plugins about a node and put it into its class."""
         row = node.row
-        kind = node.kind
-        if kind >= 0 and self._by_kind and not node.scalars:
-            # Nodes of one kind with the same figures get the same answers.
-            counts = node.counts
-            figures: Any = (
-                kind, len(node.pods), node.cpu, node.memory, node.nonzero_cpu, node.nonzero_memory,
-                counts.get(self._spread.counter, 0),
-            )  # fmt: skip
-            answer = self._answers.get(figures)
-            if answer is None:
-                answer = self._answers[figures] = self._ask(node)
-        else:
-            answer = self._ask(node)
-        now, shares = answer
+        now, shares = self._answer_for(node)
         spread = self._spread
         if spread.shares.get(row, ()) is not shares:
             spread.share(row, shares)
