@@ -174,6 +174,12 @@ class Kubelet:
         node.ready = False
         node.taints = (*node.taints, NOT_READY)
         self.store.add_node(node)
+        # a node that bears the name of one that is gone finds that one's pods, if they are still there, and starts them
+        for pod in self.store.pods_by_node[node.name].values():
+            if pod.deletion_s is not None:
+                self._mark_deleting(pod, None)
+            elif pod.phase not in ("Succeeded", "Failed"):
+                self._mark_bound(pod, None)
         return agent
 
     def network_ready(self, name: str) -> None:
@@ -271,9 +277,11 @@ class Kubelet:
             return
         worker = PodWorker(pod)
         agent.workers[pod.key] = worker
+        ran_before = {"phase": "Pending", "ip": "", "ready": False} if pod.phase == "Running" else {}
         self._report(
             agent,
             pod,
+            **ran_before,
             waiting="PodInitializing" if pod.spec.init_containers else "ContainerCreating",
             started_s=self.clock.now,
             host_ip=self.store.nodes[agent.name].facts.get("ip", ""),
