@@ -21,8 +21,10 @@ from eksim.state.store import Store
 #: Source: amazon-vpc-cni-k8s/misc/eni-max-pods.txt (header), v1.23.1.
 HOST_NETWORK_PODS = 2
 
-#: Places of a pending pod in which the scheduler will try it without being told of anything.
-QUEUED = ("active", "backoff", "in flight")
+#: How long a kubelet that has just registered may take to hear of pods that are bound to its node already (a node may
+#: bear the name of one that is gone).
+HEARS_OF_PODS_S = 1.0
+
 
 
 @dataclass(slots=True)
@@ -236,7 +238,9 @@ def pod_has_its_address(store: Store, picture: Picture) -> Iterator[str]:
         elif pod.ip and pod.ip != worker.address:
             yield f"{pod.key} says {pod.ip}, its sandbox has {worker.address}"
     for pod in store.pods.values():
-        if pod.phase == "Running" and pod.node in store.nodes and pod.key not in known:
+        if pod.phase != "Running" or pod.node not in store.nodes or pod.key in known:
+            continue
+        if store.clock.now - store.nodes[pod.node].created_s > HEARS_OF_PODS_S:
             yield f"{pod.key} is Running on {pod.node}, whose kubelet does not know it"
 
 

@@ -61,23 +61,20 @@ def instance_types(pattern: str | None = None) -> SearchStrategy[str]:
     return st.sampled_from(found)
 
 
+@st.composite
 def subnets(
-    max_count: int = 2, prefix_lengths: Sequence[int] = (24, 26, 27), max_taken: int = 8, zones: int = 1
-) -> SearchStrategy[list[Document]]:
+    draw: st.DrawFn, max_count: int = 2, prefix_lengths: Sequence[int] = (24, 26, 27), max_taken: int = 8, zones: int = 1
+) -> list[Document]:
     """Subnets of 10.0.0.0/16 that do not overlap; others hold up to ``max_taken`` addresses of each."""
-
-    def make(sizes: list[tuple[int, int]]) -> list[Document]:
-        rows = []
-        for i, (length, taken) in enumerate(sizes):
-            zone = f"us-east-1{'abcdef'[i % zones]}"
-            row: Document = {"name": f"s{i}", "zone": zone, "cidr": f"10.0.{i}.0/{length}"}
-            if taken:
-                row["taken"] = taken
-            rows.append(row)
-        return rows
-
-    one = st.tuples(st.sampled_from(list(prefix_lengths)), st.integers(0, max_taken))
-    return st.lists(one, min_size=1, max_size=max_count).map(make)
+    rows = []
+    for i in range(draw(st.integers(1, max_count))):
+        length = draw(st.sampled_from(list(prefix_lengths)))
+        row: Document = {"name": f"s{i}", "zone": f"us-east-1{'abcdef'[i % zones]}", "cidr": f"10.0.{i}.0/{length}"}
+        taken = draw(st.integers(0, max_taken))
+        if taken:
+            row["taken"] = taken
+        rows.append(row)
+    return rows
 
 
 def cni_versions() -> SearchStrategy[str]:
@@ -193,87 +190,78 @@ def _template(name: str, spec: Document) -> Document:
     return {"metadata": {"labels": {"app": name}}, "spec": spec}
 
 
-def pods(name: str = "pod", specs: SearchStrategy[Document] | None = None) -> SearchStrategy[Document]:
+def _manifest(kind: str, name: str, spec: Document) -> Document:
+    return {
+        "apiVersion": "v1" if kind == "Pod" else "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+@st.composite
+def pods(draw: st.DrawFn, name: str = "pod", specs: SearchStrategy[Document] | None = None) -> Document:
     """A bare pod's manifest."""
-    return (pod_specs() if specs is None else specs).map(
-        lambda spec: {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
-    )
+    return _manifest("Pod", name, draw(pod_specs() if specs is None else specs))
 
 
+@st.composite
 def deployments(
-    name: str = "web", max_replicas: int = 12, specs: SearchStrategy[Document] | None = None
-) -> SearchStrategy[Document]:
+    draw: st.DrawFn, name: str = "web", max_replicas: int = 12, specs: SearchStrategy[Document] | None = None
+) -> Document:
     """A Deployment's manifest."""
-    return st.builds(
-        lambda replicas, spec: {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": {"app": name}},
-                "template": _template(name, spec),
-            },
-        },
-        st.integers(0, max_replicas),
-        pod_specs() if specs is None else specs,
-    )
+    replicas = draw(st.integers(0, max_replicas))
+    template = _template(name, draw(pod_specs() if specs is None else specs))
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template}
+    return _manifest("Deployment", name, spec)
 
 
-def daemon_sets(name: str = "agent", specs: SearchStrategy[Document] | None = None) -> SearchStrategy[Document]:
+@st.composite
+def daemon_sets(draw: st.DrawFn, name: str = "agent", specs: SearchStrategy[Document] | None = None) -> Document:
     """A DaemonSet's manifest; its pods may be on the host's network."""
-    return (pod_specs(host_network=True) if specs is None else specs).map(
-        lambda spec: {
-            "apiVersion": "apps/v1",
-            "kind": "DaemonSet",
-            "metadata": {"name": name},
-            "spec": {"selector": {"matchLabels": {"app": name}}, "template": _template(name, spec)},
-        }
-    )
+    template = _template(name, draw(pod_specs(host_network=True) if specs is None else specs))
+    return _manifest("DaemonSet", name, {"selector": {"matchLabels": {"app": name}}, "template": template})
 
 
-def workloads(manifests: SearchStrategy[Document]) -> SearchStrategy[Document]:
+@st.composite
+def workloads(draw: st.DrawFn, manifests: SearchStrategy[Document]) -> Document:
     """A scenario's workload: a manifest, and now and then what it cannot say of its process and image."""
-    return st.builds(
-        lambda manifest, beside: {"manifest": manifest, **beside},
-        manifests,
-        st.fixed_dictionaries(
-            {},
-            optional={
-                "onTerm": st.sampled_from(("exits", "ignores")),
-                "imageSize": st.sampled_from(("1Mi", "500Mi")),
-                "timeToReady": st.sampled_from(("0s", "3s")),
-            },
-        ),
+    beside = st.fixed_dictionaries(
+        {},
+        optional={
+            "onTerm": st.sampled_from(("exits", "ignores")),
+            "imageSize": st.sampled_from(("1Mi", "500Mi")),
+            "timeToReady": st.sampled_from(("0s", "3s")),
+        },
     )
+    return {"manifest": draw(manifests), **draw(beside)}
 
 
 # -- faults and steps -----------------------------------------------------------------------------------------------
 
 
-def refusals(apis: Sequence[str] = APIS) -> SearchStrategy[Document]:
+@st.composite
+def refusals(draw: st.DrawFn, apis: Sequence[str] = APIS) -> Document:
     """A fault by which EC2 (or instance metadata) refuses calls: so many, for a time, or a share of them."""
-    bounds = st.one_of(
-        st.integers(1, 4).map(lambda n: {"count": n}),
-        st.integers(1, 120).map(lambda s: {"for": f"{s}s"}),
-        st.sampled_from((0.2, 0.5)).map(lambda r: {"rate": r, "for": "60s"}),
-    )
-    return st.builds(
-        lambda api, code, bound: {"api": api, "code": code, **bound},
-        st.sampled_from(list(apis)),
-        st.sampled_from(CODES),
-        bounds,
-    )
+    fault: Document = {"api": draw(st.sampled_from(list(apis))), "code": draw(st.sampled_from(CODES))}
+    bound = draw(st.sampled_from(("count", "for", "rate")))
+    if bound == "count":
+        fault["count"] = draw(st.integers(1, 4))
+    else:
+        fault["for"] = seconds(1000 * draw(st.integers(1, 120)))
+    if bound == "rate":
+        fault["rate"] = draw(st.sampled_from((0.2, 0.5)))
+    return fault
 
 
 def losses() -> SearchStrategy[Document]:
     """A fault by which others take or give addresses of subnets, or attach an ENI, on every node where that can be."""
     return st.one_of(
-        st.integers(1, 40).map(lambda n: {"takeAddresses": n}),
-        st.integers(1, 40).map(lambda n: {"releaseAddresses": n}),
-        st.builds(lambda n, d: {"loseAddresses": n, "device": d}, st.integers(1, 4), st.integers(0, 2)),
-        st.integers(1, 2).map(lambda d: {"loseEni": d}),
-        st.integers(0, 1).map(lambda n: {"attachEni": n}),
+        st.fixed_dictionaries({"takeAddresses": st.integers(1, 40)}),
+        st.fixed_dictionaries({"releaseAddresses": st.integers(1, 40)}),
+        st.fixed_dictionaries({"loseAddresses": st.integers(1, 4), "device": st.integers(0, 2)}),
+        st.fixed_dictionaries({"loseEni": st.integers(1, 2)}),
+        st.fixed_dictionaries({"attachEni": st.integers(0, 1)}),
     )
 
 
