@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -88,6 +88,17 @@ class Latency:
             return round(self.a + (self.b - self.a) * stream.random(), 6)
         sigma = math.log(self.b / self.a) / 1.6448536269514722
         return round(self.a * math.exp(sigma * stream.normal()), 6)
+
+
+def sampler(latency: Latency, stream: Stream) -> Callable[[], float]:
+    """A function that draws, for a latency that is drawn often; the same values as :meth:`Latency.draw`."""
+    a, b, random_ = latency.a, latency.b, stream.random
+    if latency.kind == "constant":
+        return lambda: a
+    if latency.kind == "uniform":
+        span = b - a
+        return lambda: round(a + span * random_(), 6)
+    return lambda: latency.draw(stream)
 
 
 NO_LATENCY = Latency("constant", 0.0)

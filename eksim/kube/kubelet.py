@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eksim.engine.clock import NODE_AGENT, Clock, Grid, Timer
-from eksim.engine.streams import Latency, Stream, Streams
+from eksim.engine.streams import Latency, Stream, Streams, sampler
 from eksim.errors import Refused
 from eksim.parts import Cni, EventRecorder
 from eksim.state.changes import Verb
@@ -77,6 +77,7 @@ class NodeAgent:
         "pull_tokens",
         "relist",
         "report_timer",
+        "requested",
         "reports",
         "ticks",
         "workers",
@@ -85,6 +86,8 @@ class NodeAgent:
     def __init__(self, name: str, relist: Grid, ticks: Grid, burst: float) -> None:
         self.name = name
         self.workers: dict[str, PodWorker] = {}
+        #: sums of the admitted pods' requests
+        self.requested: dict[str, int] = {}
         self.network_ready = False
         #: image → when its pull ends or ended
         self.images: dict[str, float] = {}
@@ -97,6 +100,19 @@ class NodeAgent:
         #: status writes that wait for the API's rate limit, merged per pod
         self.reports: dict[str, tuple[Pod, dict[str, Any]]] = {}
         self.report_timer: Timer | None = None
+
+    def take(self, pod: Pod) -> PodWorker:
+        """A pod is admitted: it counts against the next from now on."""
+        worker = self.workers[pod.key] = PodWorker(pod)
+        for resource, amount in pod.spec.requests.items():
+            self.requested[resource] = self.requested.get(resource, 0) + amount
+        return worker
+
+    def drop(self, pod: Pod) -> None:
+        """The kubelet forgets a pod."""
+        if self.workers.pop(pod.key, None) is not None:
+            for resource, amount in pod.spec.requests.items():
+                self.requested[resource] -= amount
 
 
 class PodWorker:
@@ -143,7 +159,7 @@ class Kubelet:
         self._jitter: Stream = streams["kubelet/jitter"]
         self._ids: Stream = streams["kubelet/sandbox-id"]
         self._streams = streams
-        self._draws: dict[str, tuple[Latency, Stream]] = {}
+        self._draws: dict[str, Callable[[], float]] = {}
         #: pods on their way between two states; retries of a refused CNI ADD do not count
         self.busy = 0
         self._waiting_for_address: dict[str, PodWorker] = {}
@@ -226,7 +242,8 @@ class Kubelet:
 
     def _mark_bound(self, pod: Pod, _: Any) -> None:
         self.busy += 1
-        self.clock.call_after(self._draw("kubelet/watch"), NODE_AGENT, self._add_pod, pod)
+        clock = self.clock
+        clock.arm(clock.now + self._draw("kubelet/watch"), NODE_AGENT, self._add_pod, pod)
 
     def _mark_deleting(self, pod: Pod, _: Any) -> None:
         agent = self._agents.get(pod.node)
@@ -275,8 +292,7 @@ class Kubelet:
                 pod, phase="Failed", reason=reason, status_message=text, started_s=self.clock.now, ready=False
             )
             return
-        worker = PodWorker(pod)
-        agent.workers[pod.key] = worker
+        worker = agent.take(pod)
         ran_before = {"phase": "Pending", "ip": "", "ready": False} if pod.phase == "Running" else {}
         self._report(
             agent,
@@ -298,13 +314,14 @@ class Kubelet:
         Source: kubernetes/pkg/kubelet/lifecycle/predicate.go:Admit, generalFilter.
         """
         node = self.store.nodes[agent.name]
-        active = [w.pod for w in agent.workers.values() if w.pod.phase not in ("Succeeded", "Failed")]
+        # a terminating pod counts until its containers have ended; none here ends by itself
+        active = len(agent.workers)
         slots = node.allocatable.get("pods", 110)
-        if len(active) + 1 > slots:
-            return _out_of("pods", 1, len(active), slots)
+        if active + 1 > slots:
+            return _out_of("pods", 1, active, slots)
         for resource, asked in pod.spec.requests.items():
             if asked and resource in node.allocatable:
-                used = sum(p.spec.requests.get(resource, 0) for p in active)
+                used = agent.requested.get(resource, 0)
                 if used + asked > node.allocatable[resource]:
                     return _out_of(resource, asked, used, node.allocatable[resource])
         for taint in node.taints:
@@ -331,7 +348,8 @@ class Kubelet:
         worker.timer = self.clock.call_at(due, NODE_AGENT, fn, agent, worker)
 
     def _next(self, worker: PodWorker, delay_s: float, fn: Callable[..., None], *args: Any) -> None:
-        worker.timer = self.clock.call_after(delay_s, NODE_AGENT, fn, *args)
+        clock = self.clock
+        worker.timer = clock.call_at(clock.now + delay_s, NODE_AGENT, fn, *args)
 
     def _run_sandbox(self, agent: NodeAgent, worker: PodWorker) -> None:
         """RunPodSandbox: network namespace, then CNI ADD (not for host-network pods)."""
@@ -552,7 +570,7 @@ class Kubelet:
         if worker.sandbox:
             self.cni.delete(agent.name, pod.namespace, pod.name, worker.sandbox)
         if self.store.pods.get(pod.key) is not pod:
-            agent.workers.pop(pod.key, None)
+            agent.drop(pod)
             self.busy -= 1
             return
         if pod.ready:
@@ -563,7 +581,7 @@ class Kubelet:
     def _gone(self, agent: NodeAgent, worker: PodWorker) -> None:
         """The status manager deletes the object with grace 0. Source: status_manager.go:canBeDeleted."""
         self.busy -= 1
-        agent.workers.pop(worker.pod.key, None)
+        agent.drop(worker.pod)
         agent.reports.pop(worker.pod.key, None)
         self.store.delete_pod(worker.pod)
 
@@ -633,10 +651,10 @@ class Kubelet:
         self._event(worker.pod, type, reason, message, f"spec.{part}{{{self._container(worker).name}}}")
 
     def _draw(self, name: str) -> float:
-        found = self._draws.get(name)
-        if found is None:
-            found = self._draws[name] = (self.settings.latencies[name], self._streams[name])
-        return found[0].draw(found[1])
+        draw = self._draws.get(name)
+        if draw is None:
+            draw = self._draws[name] = sampler(self.settings.latencies[name], self._streams[name])
+        return draw()
 
 
 def _out_of(resource: str, requested: int, used: int, capacity: int) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Every shipped scenario fulfils its own expectations, with its seed and with others; it names the schema and says what it teaches."""
+"""Every shipped scenario fulfils its own expectations, with its seed and with others, and says what it teaches."""
 
 from pathlib import Path
 
