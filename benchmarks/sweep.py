@@ -1,7 +1,7 @@
 """``python benchmarks/sweep.py``: "scale to 30" over the catalogue × 1–6 nodes × four CNI settings; rows per second.
 
-Every shortcut off and on, one worker and two, in fresh processes; the checksum of all rows stands beside each speed. ``--types N``
-takes every N-th configuration's instance type (default: a tenth of the catalogue; ``--all`` takes it whole).
+Every shortcut off and on, one worker and two, in fresh processes; the checksum of all rows stands beside each speed.
+``--types N`` takes every N-th configuration's instance type (default: a tenth of the catalogue; ``--all`` takes it whole).
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ SETTINGS = (
 )
 
 
+CHECKED = (
+    "instance_type", "nodes", "pods_running", "pods_pending", "settled_s", "enis", "ec2_calls", "start_p99_s",
+    "addresses_assigned", "usd_per_hour",
+)  # fmt: skip
+
+
 def one(jobs: int, simulate_all: bool, step: int) -> None:
     from eksim.catalog import types
     from eksim.sweep.file import plan_from_flags
@@ -41,8 +47,7 @@ def one(jobs: int, simulate_all: bool, step: int) -> None:
         rows += run_sweep(plan, jobs=jobs, simulate_all=simulate_all)
         took += time.perf_counter() - before
         cpu += _cpu() - used
-    text = json.dumps([[r["instance_type"], r["nodes"], r["pods_running"], r["pods_pending"], r["settled_s"], r["enis"], r["ec2_calls"],
-                        r["start_p99_s"], r["addresses_assigned"], r["usd_per_hour"]] for r in rows])  # fmt: skip
+    text = json.dumps([[r[c] for c in CHECKED] for r in rows])
     print(
         json.dumps(
             {
@@ -72,7 +77,13 @@ def main() -> None:
         return
     step = 1 if arguments.all else arguments.types
     figures = {}
-    for name, jobs, simulate_all in (("all, 1 worker", 1, 1), ("all, 2 workers", 2, 1), ("shortcut, 1 worker", 1, 0), ("shortcut, 2 workers", 2, 0)):
+    kinds = (
+        ("all, 1 worker", 1, 1),
+        ("all, 2 workers", 2, 1),
+        ("shortcut, 1 worker", 1, 0),
+        ("shortcut, 2 workers", 2, 0),
+    )
+    for name, jobs, simulate_all in kinds:
         figures[name] = child([__file__, "--child", str(jobs), str(simulate_all), str(step)])
         print(name, figures[name], file=sys.stderr)
     emit(

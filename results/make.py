@@ -1,8 +1,8 @@
 """``make results``: run every shipped scenario and two sweeps, and keep what they gave; ``--check`` makes all anew and
 compares.
 
-Kept in ``results/shipped/<name>/``: ``summary.json`` (versions left out), small tables as CSV, the pictures. Figures must come out
-exactly; pictures are compared by structure (size, and the number of marks of each kind), since fonts differ between machines.
+Kept in ``results/shipped/<name>/``: ``summary.json`` (versions left out), small tables as CSV, the pictures. Figures must
+come out exactly; pictures are compared by structure (size, and the number of marks of each kind), since fonts differ between machines.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def make(target: Path) -> None:
             f"{best['usd_per_hour']:g} USD per hour."
         )
         lines += [f"## {plan.name}", "", f"{sentence} {found}", ""]
-        lines += [f"![{p.stem}](shipped/{plan.name}/{p.name})" for p in sorted((target / plan.name).glob("*.png"))] + [""]
+        lines += [f"![{p.stem}](shipped/{plan.name}/{p.name})" for p in sorted((target / plan.name).glob("*.png"))] + [
+            ""
+        ]
         print(f"{plan.name}: {found}")
     (target / "README.md").write_text("\n".join(lines))
 

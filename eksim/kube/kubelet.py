@@ -77,8 +77,8 @@ class NodeAgent:
         "pull_tokens",
         "relist",
         "report_timer",
-        "requested",
         "reports",
+        "requested",
         "ticks",
         "workers",
     )  # fmt: skip

@@ -113,10 +113,8 @@ def plot_price(rows: Rows, ax: Axes) -> None:
             continue
         named.append((x, y))
         text = f"{r['nodes']} × {r['instance_type']}"
-        first = r is edge[0]
-        ax.annotate(
-            text, (x, y), xytext=(5 if first else -5, 4), textcoords="offset points", fontsize=6.5, ha="left" if first else "right"
-        )
+        side, shift = ("left", 5) if r is edge[0] else ("right", -5)
+        ax.annotate(text, (x, y), xytext=(shift, 4), textcoords="offset points", fontsize=6.5, ha=side)
     ax.margins(x=0.12)
     prices = [r["usd_per_hour"] for r in priced if r["usd_per_hour"] > 0]
     if prices and max(prices) > 20 * min(prices):

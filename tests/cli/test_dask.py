@@ -44,7 +44,7 @@ def cluster(tmp_path_factory):
                 "127.0.0.1",
             ],
             **quiet,
-        )  # fmt: skip
+        )
         for _ in range(2)
     ]
     with distributed.Client(scheduler_file=str(address), timeout=60, set_as_default=False) as client:
