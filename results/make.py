@@ -2,7 +2,8 @@
 compares.
 
 Kept in ``results/shipped/<name>/``: ``summary.json`` (versions left out), small tables as CSV, the pictures. Figures must
-come out exactly; pictures are compared by structure (size, and the number of marks of each kind), since fonts differ between machines.
+come out exactly; pictures are compared by structure (size, and the number of marks of each kind), since fonts differ
+between machines.
 """
 
 from __future__ import annotations
