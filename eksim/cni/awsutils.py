@@ -34,6 +34,8 @@ TAG_CLUSTER = "cluster.k8s.amazonaws.com/name"
 TAG_OWNER = "eks:eni:owner"
 TAG_NO_MANAGE = "node.k8s.amazonaws.com/no_manage"
 
+ADDRESS_LIMIT = "PrivateIpAddressLimitExceeded"
+
 NO_INTERFACES = Refused("", "No network interfaces found for ENI")
 NO_SECONDARY = Refused("", "No secondary IPs have been assigned to this ENI")
 NOT_ALL_SECONDARY = Refused("", "All secondary IPs not found")
@@ -403,8 +405,10 @@ class AwsUtils:
         result = yield from self.sdk.request(
             node, self._assign_prefixes if node.prefix_mode else self.ec2.assign_private_ip_addresses, eni_id, need
         )
-        if isinstance(result, Refused) and not node.rules.tries_every_eni and result.code == "PrivateIpAddressLimitExceeded":
-            result = []
+        if isinstance(result, Refused) and not node.rules.tries_every_eni:
+            what = "IP/Prefix" if node.rules.prefix_delegation else "IP"
+            text = f"allocate {what} address: failed to allocate a private {what} address"
+            result = [] if result.code == ADDRESS_LIMIT else wrap(text, result)
         if self._tap is not None:
             self._tell(node, "AllocIPAddresses", began, result, eni=eni_id, n=n)
         return result

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from eksim.aws.ec2 import Ec2
 from eksim.aws.metadata import Attached
-from eksim.cni.awsutils import TAG_INSTANCE, TAG_NO_MANAGE, AwsUtils, wrap
+from eksim.cni.awsutils import ADDRESS_LIMIT, TAG_INSTANCE, TAG_NO_MANAGE, AwsUtils, wrap
 from eksim.cni.datastore import Datastore, PoolStats
 from eksim.cni.eni import EPSILON_S, DatastoreEni
 from eksim.cni.gomap import GoMap, MapOrder
@@ -42,7 +42,6 @@ from eksim.state.store import Store
 
 # Constants of ipamd.go, v1.23.1.
 INSUFFICIENT = ("InsufficientCidrBlocks", "InsufficientFreeAddressesInSubnet")
-ADDRESS_LIMIT = "PrivateIpAddressLimitExceeded"
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 #: How long an empty item of an excluded ENI stays. Source: data_store.go:deallocateEmptyCIDR, v1.23.1.
 EXCLUDED_DELAY_S = 5.0
@@ -343,11 +342,16 @@ class Ipamd:
                     if rules.tries_every_eni and node.settings.subnet_discovery and answer.code in INSUFFICIENT:
                         continue
                     what = "IPv4 prefix" if node.prefix_mode else "IP addresses"
-                    return False, wrap(f"failed to allocate one {what} on ENI {eni.id}, err ", answer)
+                    # the real code words the error twice, but for one format that forgets it
+                    twice = f": {answer.message}" if node.prefix_mode or not rules.tries_every_eni else " "
+                    return False, wrap(f"failed to allocate one {what} on ENI {eni.id}, err{twice}", answer)
             if isinstance(answer, Refused) or not rules.tries_every_eni:
                 answer = yield from self.aws.get_items_from_ec2(node, eni.id, prefixes=node.prefix_mode)
                 if isinstance(answer, Refused):
-                    return True, wrap("failed to get ENI IP addresses during IP allocation", answer)
+                    text = "failed to get ENI IP addresses during IP allocation"
+                    if node.prefix_mode and not rules.tries_every_eni:
+                        text = "failed to get ENI Prefix addresses during IPv4 Prefix allocation"
+                    return True, wrap(text, answer)
             if ds.enis.get(eni.id) is eni:
                 for item in answer:
                     ds.add_cidr(eni, item)

@@ -123,27 +123,29 @@ class FollowedOrder(MapOrder):
             yield address & 15
 
     def _enis_of(self, keys: list[int], names: tuple[str, ...]) -> Iterator[int]:
-        """ENIs in the order in which coming requests of these names mention their devices."""
-        ds = self._node.ds
-        by_device = {ds.enis[ds.id_of(key)].device: key for key in keys}
+        """ENIs in the order in which coming requests of these names mention them."""
         seen: list[int] = []
         for call in self._record.coming_api_calls():
-            key = by_device.get(call.get("dev", -1))
-            if call["c"] in names and key is not None and key not in seen:
-                seen.append(key)
+            if call["c"] in names:
+                seen += [key for key in keys if self._is_meant(key, call) and key not in seen][:1]
         yield from seen
 
-    def _freed_eni(self, keys: list[int]) -> Iterator[int]:
+    def _is_meant(self, key: int, call: dict[str, Any]) -> bool:
+        """Whether a request is about the ENI; one without device is about an ENI that EC2 no longer has there."""
         ds = self._node.ds
-        for call in self._record.coming_api_calls():
-            if call["c"] == "FreeENI":
-                for key in keys:
-                    eni = ds.enis[ds.id_of(key)]
-                    row = self._node.instance.enis.get(eni.device)
-                    known = row is not None and row.id == eni.id
-                    if (eni.device == call["dev"]) if "dev" in call else not known:
-                        yield key
-                return
+        eni = ds.enis[ds.id_of(key)]
+        row = self._node.instance.enis.get(eni.device)
+        known = row is not None and row.id == eni.id
+        if "dev" in call:
+            return known and eni.device == call["dev"]
+        items = [self._base + o for o in call.get("ips", ())]
+        items += [self._base + o | PREFIX for o in call.get("prefixes", ())]
+        return not known and all(item in eni.cidrs for item in items)
+
+    def _freed_eni(self, keys: list[int]) -> Iterator[int]:
+        call = next((c for c in self._record.coming_api_calls() if c["c"] == "FreeENI"), None)
+        if call is not None:
+            yield from (key for key in keys if self._is_meant(key, call))
 
     def _verified_enis(self, what: str, keys: list[int]) -> Iterator[int]:
         """ENIs after DescribeAllENIs (keys are places in that list), in the order that their calls were made."""
