@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: lab test setup check results check-results notebooks check-notebooks schema catalog clean
+.PHONY: lab test setup check results check-results notebooks check-notebooks fidelity schema catalog clean
 
 lab: $(READY)
 	$(BIN)/eksim run scenarios/lab.yaml
@@ -33,6 +33,9 @@ results: $(READY)
 
 check-results: $(READY)
 	$(BIN)/python results/make.py --check
+
+fidelity: $(READY)
+	$(BIN)/python docs/make_fidelity.py
 
 schema: $(READY)
 	$(BIN)/eksim schema > scenarios/scenario.schema.json
