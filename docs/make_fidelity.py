@@ -109,7 +109,7 @@ def test_of(module: str, short: str, named: dict[str, list[tuple[str, str]]]) ->
 COMMON = {
     "add", "assign", "create", "delete", "done", "draw", "event", "events", "filter", "get", "list", "normalize", "on", "patch",
     "pop", "pre_filter", "pre_score", "remove_pod", "add_pod", "add_node", "update_node", "score", "sum", "update", "value",
-    "match", "stats", "between", "activate", "ends", "is_on", "admit", "record", "available", "unassign", "pods_table", "rest", "run",
+    "match", "stats", "between", "activate", "ends", "is_on", "admit", "record", "available", "unassign", "rest", "run",
 }  # fmt: skip
 
 
