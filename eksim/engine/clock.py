@@ -47,7 +47,7 @@ class Timer:
         self.fn = None
 
     def fire(self) -> None:
-        """Make the call, unless cancelled."""
+        """Make the call, unless cancelled; the clock's own loop has this written out."""
         fn = self.fn
         if fn is not None:
             self.fn = None
@@ -72,7 +72,9 @@ class Clock:
         # structure that its processes wait in, and its counter gives the order within an instant.
         self._queue: Any = self.env._queue
         self._sequence = self.env._eid
-        self._timers: list[tuple[float, int, int, Callable[..., None], tuple[Any, ...]]] = []
+        # (time, rank, sequence, function, arguments), or (time, rank, sequence, timer, None); no two sequences are equal,
+        # in SimPy's heap neither, so that entries of both compare as they are
+        self._timers: list[tuple[float, int, int, Any, Any]] = []
 
     def arm(self, when: float, rank: int, fn: Callable[..., None], *args: Any) -> None:
         """Call ``fn(*args)`` at the absolute time ``when`` (not before now), in the order of ``rank``; not to be cancelled."""
@@ -85,7 +87,7 @@ class Clock:
         if when < now:
             when = now
         timer = Timer(when, fn, args)
-        heappush(self._timers, (when, rank, next(self._sequence), timer.fire, ()))
+        heappush(self._timers, (when, rank, next(self._sequence), timer, None))
         return timer
 
     def call_after(self, delay_s: float, rank: int, fn: Callable[..., None], *args: Any) -> Timer:
@@ -123,69 +125,62 @@ class Clock:
 
     def run_until(self, when: float) -> None:
         """Run every event up to and including ``when``; then the time is ``when``."""
-        queue = self._queue
-        timers = self._timers
-        env = self.env
-        while True:
-            if queue:
-                if timers and timers[0][:3] < queue[0][:3]:
-                    if timers[0][0] > when:
-                        break
-                else:
-                    if queue[0][0] > when:
-                        break
-                    self.now = env._now = queue[0][0]
-                    self._step_simpy()
-                    continue
-            elif not timers or timers[0][0] > when:
-                break
-            item = heappop(timers)
-            self.now = env._now = item[0]
-            item[3](*item[4])
+        if when < self.now:
+            return
+        self._run(None, when)
         if self.now < when < INFINITY:
-            self.now = env._now = when
+            self.now = self.env._now = when
 
-    def run_while(self, busy: Callable[[], bool], until: float) -> bool:
-        """Run instant by instant as long as ``busy()`` after each; False if it still is at ``until`` or nothing is left."""
+    def run_till(self, holds: Callable[[], bool], until: float) -> bool:
+        """Run instant by instant until ``holds()`` after one; False if it does not by ``until`` or when nothing is left."""
+        return self._run(holds, until)
+
+    def _run(self, holds: Callable[[], bool] | None, until: float) -> bool:
         queue = self._queue
         timers = self._timers
         env = self.env
         now = self.now
+        pop = heappop
         while True:
-            if queue and not (timers and timers[0][:3] < queue[0][:3]):
-                when = queue[0][0]
+            if timers and not (queue and queue[0] < timers[0]):
+                when = timers[0][0]
                 if when != now:
-                    if not busy():
+                    if holds is not None and holds():
                         return True
                     if when > until:
                         return False
                     self.now = env._now = now = when
-                self._step_simpy()
-                continue
-            if not timers:
-                return not busy()
-            when = timers[0][0]
-            if when != now:
-                if not busy():
-                    return True
-                if when > until:
-                    return False
-                self.now = env._now = now = when
-            item = heappop(timers)
-            item[3](*item[4])
+                _, _, _, fn, args = pop(timers)
+                if args is not None:
+                    fn(*args)
+                    continue
+                call = fn.fn
+                if call is not None:
+                    args = fn.args
+                    fn.fn = None
+                    fn.args = ()  # what is done holds nothing
+                    call(*args)
+            elif queue:
+                when = queue[0][0]
+                if when != now:
+                    if holds is not None and holds():
+                        return True
+                    if when > until:
+                        return False
+                    self.now = env._now = now = when
+                event = pop(queue)[3]
+                callbacks, event.callbacks = event.callbacks, None
+                for callback in callbacks:
+                    callback(event)
+                if not event._ok and not hasattr(event, "_defused"):
+                    raise event._value
+            else:
+                return holds is not None and holds()
 
     def clear(self) -> None:
         """Forget everything that was still to come: the run is over."""
         self._timers.clear()
         self._queue.clear()
-
-    def _step_simpy(self) -> None:
-        event = heappop(self._queue)[3]
-        callbacks, event.callbacks = event.callbacks, None
-        for callback in callbacks:
-            callback(event)
-        if not event._ok and not hasattr(event, "_defused"):
-            raise event._value
 
 
 class Grid:

@@ -149,7 +149,7 @@ class _Stage:
         deadline = clock.now + limit_s
         self.advance_to(clock.now)
         if self.progress is None and not self.pending:
-            return clock.run_while(lambda: not condition(), deadline)
+            return clock.run_till(condition, deadline)
         while not condition():
             upcoming = clock.next_time()
             if upcoming > deadline or upcoming == INFINITY:

@@ -66,7 +66,10 @@ class TurnClock(Clock):
         _, _, _, fn, args = timers.pop(chosen)
         heapq.heapify(timers)
         self.now = self.env._now = when
-        fn(*args)
+        if args is None:
+            fn.fire()
+        else:
+            fn(*args)
 
 
 class World:

@@ -89,7 +89,10 @@ class Controllers:
 
     def is_quiet(self) -> bool:
         """Whether no controller has work at hand; what waits for a later time (retries, deadlines) does not count."""
-        return not any(controller.busy for controller in self.running.values())
+        for controller in self.running.values():  # noqa: SIM110 - half the cost of a generator
+            if controller.busy:
+                return False
+        return True
 
     def client(self) -> ApiClient:
         """A client with a rate limit of its own, as each controller has."""
