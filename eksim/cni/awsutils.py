@@ -326,7 +326,10 @@ class AwsUtils:
         return wrap(f"FreeENI: failed to free ENI: {eni_id}", error) if error is not None else None
 
     def _delete_eni(self, node: NodeIpam, eni_id: str) -> Steps[Refused | None]:
-        """Source: awsutils.go:deleteENI, v1.23.1 (not found counts as done)."""
+        """Delete the ENI in up to twelve tries; one that EC2 no longer knows counts as deleted.
+
+        Source: awsutils.go:deleteENI, v1.23.1.
+        """
 
         def delete() -> Steps[Refused | None]:
             error = yield from self.sdk.request(node, self.ec2.delete_network_interface, eni_id)
@@ -352,7 +355,10 @@ class AwsUtils:
         return error
 
     def _eni_tags(self, node: NodeIpam) -> dict[str, str]:
-        """Source: awsutils.go:buildENITags, v1.23.1."""
+        """The tags an ENI of the node should have: the instance's id and, with CLUSTER_NAME, the cluster and owner.
+
+        Source: awsutils.go:buildENITags, v1.23.1.
+        """
         tags = {TAG_INSTANCE: node.instance.id}
         if node.settings.cluster_name:
             tags[TAG_CLUSTER] = node.settings.cluster_name
@@ -372,7 +378,7 @@ class AwsUtils:
         return None
 
     def clean_up_leaked_enis(self, node: NodeIpam) -> Steps[None]:
-        """One sweep: delete ENIs of this VNI's making that are attached to nothing and older than 5 minutes.
+        """One sweep: delete ENIs of the CNI's making that are attached to nothing and older than 5 minutes.
 
         Source: awsutils.go:cleanUpLeakedENIsInternal, getLeakedENIs, v1.23.1.
         """

@@ -307,7 +307,10 @@ class Datastore:
     # -- statistics and searches --------------------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
-        """Source: data_store.go:GetIPStats, GetFreePrefixes, v1.23.1: excluded ENIs count only in the prefixes."""
+        """The pool's numbers: only this mode's addresses count, and excluded ENIs count only in the prefixes.
+
+        Source: data_store.go:GetIPStats, GetFreePrefixes, v1.23.1.
+        """
         total = assigned = free = 0
         mode = self.prefix_mode
         for eni in self.enis.values():
@@ -336,7 +339,7 @@ class Datastore:
         return eni.is_unused(self.item_of(address, eni))
 
     def has_trunk(self) -> bool:
-        """Source: data_store.go:GetTrunkENI, v1.23.1."""
+        """Whether a trunk ENI is attached. Source: data_store.go:GetTrunkENI, v1.23.1."""
         return any(eni.trunk for eni in self.enis.values())
 
     def allocatable_enis(self, max_per_eni: int, skip_primary: bool) -> list[DatastoreEni]:
@@ -428,7 +431,10 @@ class Datastore:
         return next(self._ids[n] for n in walk if self._ids[n] in found)
 
     def freeable_eni_exists(self) -> bool:
-        """Source: data_store.go:CheckFreeableENIexists, v1.23.1."""
+        """Whether any ENI but the primary, a trunk or an EFA has no pods; age and cooling play no part.
+
+        Source: data_store.go:CheckFreeableENIexists, v1.23.1.
+        """
         return any(
             not (eni.primary or eni.trunk or eni.efa or eni.assigned) for eni in self.enis.values()
         )

@@ -103,5 +103,5 @@ class DatastoreEni:
         return max(self.released.values(), default=NEVER) + cooldown_s
 
     def is_too_young(self, now: float) -> bool:
-        """Source: data_store.go:isTooYoung, v1.23.1 (strictly less than a minute)."""
+        """Less than a minute in the datastore; at exactly 60 s it may go. Source: data_store.go:isTooYoung, v1.23.1."""
         return now - self.created_s < MIN_ENI_LIFETIME_S - EPSILON_S

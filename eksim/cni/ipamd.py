@@ -122,13 +122,16 @@ class Ipamd:
             self.tell_pool(node)
 
     def is_pool_too_low(self, node: NodeIpam, stats: PoolStats) -> bool:
-        """Source: ipamd.go:isDatastorePoolTooLow, v1.23.1."""
+        """Whether the node's pool is below its targets. Source: ipamd.go:isDatastorePoolTooLow, v1.23.1."""
         return is_datastore_pool_too_low(
             stats, node.settings, node.limits, node.max_pods, node.prefix_mode, node.rules
         )
 
     def should_remove_extra_enis(self, node: NodeIpam, stats: PoolStats) -> bool:
-        """Source: ipamd.go:shouldRemoveExtraENIs, v1.23.1."""
+        """Whether to look for an ENI to free: a surplus, or in prefix mode any ENI without pods.
+
+        Source: ipamd.go:shouldRemoveExtraENIs, v1.23.1.
+        """
         if has_surplus_for_eni(stats, node.settings, node.limits, node.prefix_mode):
             return True
         return node.prefix_mode and node.ds.freeable_eni_exists()
@@ -226,11 +229,17 @@ class Ipamd:
         )
 
     def is_paused(self, node: NodeIpam) -> bool:
-        """Source: ipamd.go:inInsufficientCidrCoolingPeriod, v1.23.1."""
+        """Up to and including 120 s after EC2 said that the subnet is short, nothing grows.
+
+        Source: ipamd.go:inInsufficientCidrCoolingPeriod, v1.23.1.
+        """
         return self.clock.now - node.last_insufficient_s <= INSUFFICIENT_PAUSE_S + EPSILON_S
 
     def has_room_for_eni(self, node: NodeIpam) -> bool:
-        """Source: ipamd.go:hasRoomForEni, v1.23.1: excluded ENIs are taken off on both sides."""
+        """Fewer ENIs than the limit less unmanaged ones and a slot kept for a trunk; excluded ones count on both sides.
+
+        Source: ipamd.go:hasRoomForEni, v1.23.1.
+        """
         trunk = 0
         if node.settings.pod_eni and not node.ds.has_trunk():
             trunk = 1 if node.instance.trunking or not node.rules.trunk_slot_by_type else 0

@@ -75,7 +75,10 @@ def node_init(ipamd: Ipamd, node: NodeIpam, running: Steps[None] | None) -> Step
 
 
 def _refresh_security_groups_from_metadata(ipamd: Ipamd, node: NodeIpam, *, first: bool) -> Steps[Refused | None]:
-    """Source: awsutils.go:refreshSGIDs, setPrimaryENI, v1.7.5 (metadata's list is read twice); RefreshSGIDs, v1.9.0."""
+    """Older releases take the ENIs whose security groups they set from metadata; v1.7.5 reads its list twice and first.
+
+    Source: awsutils.go:refreshSGIDs, setPrimaryENI, v1.7.5; RefreshSGIDs, v1.9.0.
+    """
     if first:
         enis = ipamd.aws.get_attached_enis(node, told=False)
         if isinstance(enis, Refused):

@@ -282,15 +282,6 @@ class Network:
         self.instances[instance.node] = instance
         return instance
 
-    def rename_instance(self, instance: Instance, node: str) -> None:
-        """The instance's node is known by its name only once it has an address."""
-        assert node not in self.instances, node
-        del self.instances[instance.node]
-        self.instances[node] = instance
-        instance.node = node
-        for eni in instance.enis.values():
-            eni.node = node
-
     def remove_instance(self, instance: Instance) -> None:
         """TerminateInstances: its ENIs go with it (delete-on-termination is set on all)."""
         for eni in list(instance.enis.values()):

@@ -76,6 +76,8 @@ def replay_trace(trace: dict[str, Any]) -> Outcome:
         Replay(trace).run()
     except Difference as difference:
         return Outcome(trace["id"], trace["family"], str(difference))
+    except Exception as error:  # a recording that breaks the replay is a difference too, not the end of the others
+        return Outcome(trace["id"], trace["family"], f"the replay broke: {type(error).__name__}: {error}")
     return Outcome(trace["id"], trace["family"], None)
 
 
