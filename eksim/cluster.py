@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from eksim.aws.ec2 import Ec2
@@ -145,7 +146,7 @@ class Cluster:
         for workload in loaded.workloads:
             self.apply_workload(workload)
         for group in spec.node_groups:
-            entries = group.nodes if group.nodes is not None else [NodeEntry() for _ in range(group.size or 0)]
+            entries = group.nodes if group.nodes is not None else [_PLAIN_ENTRY] * (group.size or 0)
             for entry in entries:
                 self._join(group, entry, entry.joins)
 
@@ -153,10 +154,8 @@ class Cluster:
 
     def _make_vpc(self) -> None:
         for item in self.spec.subnets:
-            network = ipaddress.IPv4Network(item.cidr)
-            subnet = self.network.add_subnet(
-                Subnet(item.name, int(network.network_address), network.prefixlen, zone=item.zone)
-            )
+            base, prefix_length = _parse_network(item.cidr)
+            subnet = self.network.add_subnet(Subnet(item.name, base, prefix_length, zone=item.zone))
             self._subnets[item.name] = subnet
         # addresses that nodes will have are not for others to take
         kept = [
@@ -355,7 +354,7 @@ class Cluster:
         """Further nodes of a group join now."""
         chosen = self.group(group)
         for _ in range(count):
-            self._join(chosen, NodeEntry(), self.clock.now)
+            self._join(chosen, _PLAIN_ENTRY, self.clock.now)
 
     def nodes_of_group(self, group: str | None) -> list[str]:
         """Names of the group's nodes in the order of joining."""
@@ -488,6 +487,13 @@ class Cluster:
 
 
 _DEFAULT_BEHAVIOUR = Behaviour()
+_PLAIN_ENTRY = NodeEntry()
+
+
+@lru_cache(maxsize=1024)
+def _parse_network(cidr: str) -> tuple[int, int]:
+    network = ipaddress.IPv4Network(cidr)
+    return int(network.network_address), network.prefixlen
 
 
 def build(

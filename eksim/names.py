@@ -33,10 +33,8 @@ def random_suffix(stream: Stream) -> str:
 
     Source: kubernetes/staging/src/k8s.io/apimachinery/pkg/util/rand/rand.go:String, v1.34.1.
     """
-    n = stream.randrange(_SUFFIXES)
-    n, last = divmod(n, 27)
-    first, second = divmod(n, 729)
-    return _PAIRS[first] + _PAIRS[second] + ALPHANUMS[last]
+    n = int(stream.random() * _SUFFIXES)  # stream.randrange, written out: every pod has a name
+    return _PAIRS[n // 19683] + _PAIRS[n // 27 % 729] + ALPHANUMS[n % 27]
 
 
 def generate_name(prefix: str, stream: Stream) -> str:
@@ -70,6 +68,7 @@ def safe_encode(text: str) -> str:
     return "".join(ALPHANUMS[ord(c) % len(ALPHANUMS)] for c in text)
 
 
+@lru_cache(maxsize=4096)
 def hash_from_sum(fnv_state: int, collision_count: int | None = None) -> str:
     """The hash in a name from the FNV-1a sum of a template's dump and the Deployment's ``status.collisionCount``.
 

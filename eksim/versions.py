@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from eksim.errors import InputError
 
@@ -236,6 +237,7 @@ class KubernetesRules:
     controllers: ControllerRules
 
     @staticmethod
+    @lru_cache(maxsize=64)
     def of(version: str) -> KubernetesRules:
         """The switches of the release ``version`` (1.21 … today)."""
         _, minor, _ = parse_version(version)
@@ -326,6 +328,7 @@ class CniRules:
     no_address_text: str
 
     @staticmethod
+    @lru_cache(maxsize=64)
     def of(version: str) -> CniRules:
         """The switches of the release ``version`` (v1.7.5 … v1.23.1)."""
         v = parse_version(version)
@@ -388,6 +391,7 @@ class KubeletRules:
     long_event_texts: bool
 
     @staticmethod
+    @lru_cache(maxsize=64)
     def of(version: str) -> KubeletRules:
         """The switches of the release ``version``."""
         _, minor, _ = parse_version(version)

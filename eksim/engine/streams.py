@@ -12,7 +12,8 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -20,13 +21,23 @@ T = TypeVar("T")
 class Stream:
     """One named sequence of random draws."""
 
-    __slots__ = ("_bits", "random")
+    __slots__ = ("_bits", "_seed", "random")
+
+    #: Uniform in [0, 1); documented to be stable over Python releases.
+    random: Callable[[], float]
+    _bits: Callable[[int], int]
 
     def __init__(self, seed: int) -> None:
-        generator = random.Random(seed)
-        #: Uniform in [0, 1); documented to be stable over Python releases.
+        self._seed = seed
+
+    def __getattr__(self, name: str) -> Any:
+        """The generator is made when first needed: seeding one costs as much as a hundred draws, and most are never used."""
+        if name not in ("random", "_bits"):
+            raise AttributeError(name)
+        generator = random.Random(self._seed)
         self.random = generator.random
         self._bits = generator.getrandbits
+        return getattr(self, name)
 
     def randrange(self, n: int) -> int:
         """Uniform in 0 … n − 1."""
@@ -63,9 +74,14 @@ class Streams:
     def __getitem__(self, name: str) -> Stream:
         stream = self._made.get(name)
         if stream is None:
-            digest = hashlib.sha256(f"{self.seed}\0{name}".encode()).digest()
-            stream = self._made[name] = Stream(int.from_bytes(digest[:16], "little"))
+            stream = self._made[name] = Stream(_seed_of(self.seed, name))
         return stream
+
+
+@lru_cache(maxsize=4096)
+def _seed_of(seed: int, name: str) -> int:
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:16], "little")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 Sources: amazon-vpc-cni-k8s/config/v1.9 and config/master/aws-k8s-cni.yaml; eksctl/pkg/addons/default/assets
 coredns-1.21.json, coredns-1.34.json and the kube-proxy sample of 1.21. Volumes and most environment are left out: nothing
-here reads them.
+here reads them. The documents are shared by all clusters of the process, and read only.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 Json = dict[str, Any]
@@ -43,6 +44,7 @@ def _daemon_set(name: str, label: str, spec: Json) -> Json:
     }
 
 
+@lru_cache(maxsize=64)
 def aws_node(cni_version: str, region: str, today: bool) -> Json:
     """The VPC CNI's DaemonSet. ``today``: two containers of 25m instead of one of 10m."""
     registry = IMAGE_REPOSITORY.format(region=region)
@@ -88,6 +90,7 @@ def aws_node(cni_version: str, region: str, today: bool) -> Json:
     )
 
 
+@lru_cache(maxsize=64)
 def kube_proxy(kubernetes_version: str, region: str, today: bool) -> Json:
     """kube-proxy's DaemonSet."""
     registry = IMAGE_REPOSITORY.format(region=region)
@@ -111,6 +114,7 @@ def kube_proxy(kubernetes_version: str, region: str, today: bool) -> Json:
     )
 
 
+@lru_cache(maxsize=64)
 def coredns(kubernetes_version: str, region: str, replicas: int, today: bool) -> Json:
     """coredns' Deployment: preferred anti-affinity on hostname; today also a soft spread over zones."""
     registry = IMAGE_REPOSITORY.format(region=region)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from eksim.engine.shared import shared
 from eksim.engine.streams import Stream
 from eksim.errors import Refused
-from eksim.kube.template import default_pod_template, default_workload
+from eksim.kube.template import default_pod_template, default_template_of, default_workload
 from eksim.names import uid
 from eksim.state.objects import ApiObject, Json, Pod
 from eksim.state.podspec import PodSpec
@@ -35,38 +36,49 @@ class Admission:
         found = self._made.get(id(manifest))
         if found is not None and found[0] is manifest:
             return found[1]
-        spec = PodSpec.parse(self.admit(manifest), self.rules)
+        classes = {c.name: c for c in self.store.list("PriorityClass")}
+        spec = PodSpec.parse(admit(manifest, classes), self.rules) if classes else _without_classes(manifest, self.rules)
         self._made[id(manifest)] = (manifest, spec)
         return spec
 
-    def admit(self, manifest: Json) -> Json:
-        """Priority and default tolerations.
 
-        Source: kubernetes/plugin/pkg/admission/priority/admission.go, defaulttolerationseconds/admission.go, v1.34.1.
-        """
-        out = dict(manifest)
-        name = out.get("priorityClassName")
-        if "priority" not in out:
-            classes = {c.name: c for c in self.store.list("PriorityClass")}
-            chosen = classes.get(str(name)) if name else None
-            if chosen is None and not name:
-                chosen = next((c for c in classes.values() if c.extra.get("globalDefault")), None)
-            if chosen is not None:
-                out["priority"] = int(chosen.extra.get("value", 0))
-                out["priorityClassName"] = chosen.name
-                if chosen.extra.get("preemptionPolicy"):
-                    out.setdefault("preemptionPolicy", chosen.extra["preemptionPolicy"])
-        tolerations = list(out.get("tolerations") or ())
-        for key in _DEFAULT_TOLERATED:
-            tolerated = any(
-                t.get("key", "") in (key, "") and t.get("effect", "") in ("NoExecute", "") for t in tolerations
+#: a template as the API server stores it; one object for all clusters that are given the same manifest
+_stored_template = shared(default_template_of)
+
+
+@shared
+def _without_classes(manifest: Json, rules: KubernetesRules) -> PodSpec:
+    """What becomes of a pod's spec where nobody made a PriorityClass, which is the same in every cluster."""
+    return PodSpec.parse(admit(manifest, {}), rules)
+
+
+def admit(manifest: Json, classes: dict[str, ApiObject]) -> Json:
+    """Priority and default tolerations. ``classes``: the PriorityClasses by name.
+
+    Source: kubernetes/plugin/pkg/admission/priority/admission.go, defaulttolerationseconds/admission.go, v1.34.1.
+    """
+    out = dict(manifest)
+    name = out.get("priorityClassName")
+    if "priority" not in out:
+        chosen = classes.get(str(name)) if name else None
+        if chosen is None and not name:
+            chosen = next((c for c in classes.values() if c.extra.get("globalDefault")), None)
+        if chosen is not None:
+            out["priority"] = int(chosen.extra.get("value", 0))
+            out["priorityClassName"] = chosen.name
+            if chosen.extra.get("preemptionPolicy"):
+                out.setdefault("preemptionPolicy", chosen.extra["preemptionPolicy"])
+    tolerations = list(out.get("tolerations") or ())
+    for key in _DEFAULT_TOLERATED:
+        tolerated = any(
+            t.get("key", "") in (key, "") and t.get("effect", "") in ("NoExecute", "") for t in tolerations
+        )
+        if not tolerated:
+            tolerations.append(
+                {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NOT_READY_SECONDS}
             )
-            if not tolerated:
-                tolerations.append(
-                    {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NOT_READY_SECONDS}
-                )
-        out["tolerations"] = tolerations
-        return out
+    out["tolerations"] = tolerations
+    return out
 
 
 class Applier:
@@ -89,7 +101,7 @@ class Applier:
         annotations = {k: str(v) for k, v in (metadata.get("annotations") or {}).items()}
         spec: Json = document.get("spec") or {}
         if kind in _WORKLOADS:
-            spec = default_workload(kind, spec, self.rules)
+            spec = default_workload(kind, spec, self.rules, _stored_template(spec.get("template") or {}, self.rules))
         if kind in ("PriorityClass", "Namespace"):
             namespace = ""
         extra = {k: v for k, v in document.items() if k not in ("apiVersion", "kind", "metadata", "spec", "status")}

@@ -151,14 +151,22 @@ def default_pod_template(template: Json, *, host_ports_in_templates: bool = Fals
     return dict(template)
 
 
-def default_workload(kind: str, spec: Json, rules: KubernetesRules) -> Json:
+def default_template_of(template: Json, rules: KubernetesRules) -> Json:
+    """:func:`default_pod_template` for a workload's template, as the release does it."""
+    return default_pod_template(template, host_ports_in_templates=rules.controllers.host_ports_in_templates)
+
+
+def default_workload(kind: str, spec: Json, rules: KubernetesRules, template: Json | None = None) -> Json:
     """A copy of a Deployment's, ReplicaSet's or DaemonSet's spec as the API server of that release stores it.
+
+    ``template``: the template with its defaults, if somebody has that already.
 
     Source: kubernetes/pkg/apis/apps/v1/defaults.go, v1.34.1.
     """
-    template = spec.get("template") or {}
+    if template is None:
+        template = default_template_of(spec.get("template") or {}, rules)
     spec = _copy({key: value for key, value in spec.items() if key != "template"})
-    spec["template"] = default_pod_template(template, host_ports_in_templates=rules.controllers.host_ports_in_templates)
+    spec["template"] = template
     if kind == "Deployment":
         _default(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600)
         strategy = spec.setdefault("strategy", {})

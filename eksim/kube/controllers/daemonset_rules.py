@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from eksim.kube.controllers.deployment_rules import whole_second
@@ -53,6 +54,16 @@ def toleration_manifest(toleration: Toleration) -> Json:
     return out
 
 
+@lru_cache(maxsize=256)
+def daemon_spec(spec: PodSpec) -> PodSpec:
+    """The template's spec with the tolerations of a DaemonSet's pods."""
+    out = copy.copy(spec)
+    out.facts = None
+    out.tolerations = daemon_tolerations(spec)
+    out.manifest = {**spec.manifest, "tolerations": [toleration_manifest(t) for t in out.tolerations]}
+    return out
+
+
 def node_should_run_daemon_pod(node: Node, spec: PodSpec) -> tuple[bool, bool]:
     """(a pod should run there, one that is there may stay). ``spec`` has the daemon tolerations.
 
@@ -76,6 +87,7 @@ def node_should_run_daemon_pod(node: Node, spec: PodSpec) -> tuple[bool, bool]:
     return fits, fits or stays
 
 
+@lru_cache(maxsize=1024)
 def pinned_spec(spec: PodSpec, node: str) -> PodSpec:
     """The spec of a pod for one node: required node affinity to its name, in place of other matchFields.
 

@@ -6,7 +6,6 @@ costs as much as there is news. Called by :mod:`eksim.kube.controllers.daemonset
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,11 +13,10 @@ from eksim.kube.controllers.daemonset_rules import (
     GENERATION_LABEL,
     REVISION_HASH_LABEL,
     by_creation_and_phase,
-    daemon_tolerations,
+    daemon_spec,
     is_pod_updated,
     node_should_run_daemon_pod,
     target_node_name,
-    toleration_manifest,
 )
 from eksim.kube.controllers.deployment_rules import scaled_value
 from eksim.kube.controllers.informers import Templates
@@ -120,10 +118,7 @@ class DaemonState:
             self.surge = surge if scaled_value(surge, 100, True) > 0 else 0
             self._template = template
             self._labels = {}
-            base = copy.copy(templates.pod_spec(template))
-            base.tolerations = daemon_tolerations(base)
-            base.manifest = {**base.manifest, "tolerations": [toleration_manifest(t) for t in base.tolerations]}
-            self.spec = base
+            self.spec = daemon_spec(templates.pod_spec(template))
             self._fits.clear()
             for name in (*self._counts, *self.on_node):
                 self.touch(name)

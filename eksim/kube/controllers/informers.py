@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from eksim.engine.shared import shared
 from eksim.kube.controllers.deployment_rules import HASH_LABEL
 from eksim.kube.template import TemplateSum, sum_template
 from eksim.state.changes import Verb
@@ -263,7 +264,6 @@ class Templates:
         self.parse: Callable[[Json], PodSpec] = lambda manifest: PodSpec.parse(manifest, rules)
         # by identity; the second part keeps the key alive
         self._specs: dict[int, tuple[PodSpec, Json]] = {}
-        self._sums: dict[int, tuple[TemplateSum, Json]] = {}
         self._equal: dict[tuple[int, int], tuple[bool, Json, Json]] = {}
         self._selectors: dict[int, tuple[LabelSelector, Any]] = {}
         #: warnings of hashing, in the order met
@@ -279,19 +279,18 @@ class Templates:
 
     def sum(self, template: Json) -> TemplateSum:
         """The template's sum, for its hashes."""
-        found = self._sums.get(id(template))
-        if found is None:
-            total = sum_template(template, self.rules.minor)
-            for warning in total.warnings:
-                self.warnings[warning] = None
-            found = self._sums[id(template)] = (total, template)
-        return found[0]
+        total = _sum(template, self.rules.minor)
+        for warning in total.warnings:
+            self.warnings[warning] = None
+        return total
 
     def equal_ignore_hash(self, one: Json, other: Json) -> bool:
         """Whether two templates are the same but for the label pod-template-hash.
 
         Source: kubernetes/pkg/controller/deployment/util/deployment_util.go:EqualIgnoreHash, v1.34.1.
         """
+        if one is other:
+            return True
         key = (id(one), id(other))
         found = self._equal.get(key)
         if found is None:
@@ -304,6 +303,9 @@ class Templates:
         if found is None:
             found = self._selectors[id(manifest)] = (LabelSelector.parse(manifest), manifest)
         return found[0]
+
+
+_sum = shared(sum_template)
 
 
 def _without_hash(template: Json) -> Json:
