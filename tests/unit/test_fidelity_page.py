@@ -34,7 +34,7 @@ def test_the_rules_of_every_component_are_there():
     table_lines = [line for line in PAGE.split("\n") if line.startswith("| ") and "`tests/" in line and "::" in line]
     assert len(ROWS) == len(table_lines) > 350
     for component in ("eksim.cni.", "eksim.kube.scheduler.", "eksim.kube.controllers.", "eksim.kube.event"):
-        assert sum(name.startswith(component) for name, *_ in ROWS) > 15, component
+        assert sum(name.startswith(component) for name, *_ in ROWS) >= 12, component
 
 
 def test_the_page_is_as_the_code_says():
