@@ -18,7 +18,7 @@ from eksim.catalog.limits import max_pods
 from eksim.cni.vpc_cni import VpcCni
 from eksim.engine.clock import NODE_AGENT, Clock
 from eksim.engine.latency import latencies
-from eksim.engine.streams import Streams
+from eksim.engine.streams import Latency, Streams
 from eksim.errors import InputError, Refused
 from eksim.kube import addons
 from eksim.kube.apply import Admission, Applier
@@ -82,7 +82,7 @@ class Cluster:
         self.minor = parse_version(spec.kubernetes_version)[1]
         self.al2023 = self.minor >= AL2023_SINCE
         cni_rules = CniRules.of(spec.vpc_cni.version)
-        times = latencies(scenario.latency)
+        self._times = times = latencies(scenario.latency)
         timed = scenario.latency != "none"
         self.links = Links(store)
         self.recorder: Any = None
@@ -155,7 +155,7 @@ class Cluster:
     def _make_vpc(self) -> None:
         for item in self.spec.subnets:
             base, prefix_length = _parse_network(item.cidr)
-            subnet = self.network.add_subnet(Subnet(item.name, base, prefix_length, zone=item.zone))
+            subnet = self.network.add_subnet(Subnet(item.name, base, prefix_length, zone=item.zone, tags=dict(item.tags)))
             self._subnets[item.name] = subnet
         # addresses that nodes will have are not for others to take
         kept = [
@@ -370,6 +370,19 @@ class Cluster:
         self.cni.remove_node(name)
         self.ec2.terminate_instance(name)
         self._nodes.pop(name, None)
+
+    def set_metadata_lag(self, lag_s: float, for_s: float | None) -> None:
+        """Instance metadata shows what changes from now on so much later, for a time or until it is healed."""
+        lag = self.ec2.lag
+        lag.eni = lag.cidr = lag.remove = Latency("constant", lag_s)
+        if for_s is not None:
+            self.clock.arm(self.clock.now + for_s, NODE_AGENT, self.reset_metadata_lag)
+
+    def reset_metadata_lag(self) -> None:
+        """Instance metadata is as late as the scenario's latencies say."""
+        lag = self.ec2.lag
+        lag.eni = self._times["metadata/eni"]
+        lag.cidr = lag.remove = self._times["metadata/address"]
 
     def subnet(self, name: str) -> Subnet:
         """The subnet of that name."""

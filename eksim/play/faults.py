@@ -9,6 +9,9 @@ from eksim.scenario.schema import Fault
 from eksim.state.changes import Verb
 from eksim.state.network import NEVER
 
+#: Source: amazon-vpc-cni-k8s README (No manage tag), v1.23.1.
+NO_MANAGE_TAG = "node.k8s.amazonaws.com/no_manage"
+
 
 def apply_fault(cluster: Cluster, fault: Fault, node: str | None, where: str) -> None:
     """Break what the step says, now. Raises InputError if what it names is not there."""
@@ -16,6 +19,14 @@ def apply_fault(cluster: Cluster, fault: Fault, node: str | None, where: str) ->
     now = cluster.clock.now
     described = fault.model_dump(exclude_defaults=True, by_alias=True)
     cluster.store.emit(Verb.FAULT, str(described))
+    if fault.heal:
+        ec2.faults.clear(fault.api or "")
+        if fault.api is None:
+            cluster.reset_metadata_lag()
+        return
+    if fault.metadata_lag is not None:
+        cluster.set_metadata_lag(fault.metadata_lag, fault.for_)
+        return
     if fault.api is not None:
         ec2.faults.add(
             Ec2Fault(
@@ -44,10 +55,20 @@ def apply_fault(cluster: Cluster, fault: Fault, node: str | None, where: str) ->
         if fault.lose_eni is not None:
             done: object = ec2.lose_eni(instance, fault.lose_eni)
         elif fault.lose_addresses is not None:
-            done = ec2.lose_items(instance, fault.device, fault.lose_addresses) is not None
+            done = ec2.lose_items(instance, fault.device, fault.lose_addresses, prefixes=fault.prefixes) is not None
         elif fault.attach_eni is not None:
             subnet = cluster.subnet(fault.subnet) if fault.subnet is not None else instance.subnet
-            done = ec2.attach_foreign_eni(instance, subnet, addresses=fault.attach_eni)
+            tags = {NO_MANAGE_TAG: "true"} if fault.no_manage else None
+            count = fault.attach_eni
+            done = ec2.attach_foreign_eni(
+                instance,
+                subnet,
+                addresses=0 if fault.prefixes else count,
+                prefixes=count if fault.prefixes else 0,
+                tags=tags,
+            )
+        elif fault.detach_eni is not None:
+            done = ec2.detach_eni(instance, fault.detach_eni)
         else:
             raise InputError(f"{where}: a fault that breaks nothing", expected="api, loseEni, takeAddresses, …")
         if not done and node is not None:

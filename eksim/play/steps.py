@@ -83,7 +83,13 @@ class Player:
                 else:
                     self._accept(cluster.applier.delete(kind, namespace, name), where)
         elif step.set_env is not None:
-            cluster.set_env(step.set_env.env, step.set_env.node)
+            cluster.set_env(
+                step.set_env.env, self._node(step.set_env.node, where) if step.set_env.node is not None else None
+            )
+        elif step.restart_aws_node is not None:
+            wanted = step.restart_aws_node.node
+            for name in [self._node(wanted, where)] if wanted is not None else list(cluster.store.nodes):
+                cluster.cni.restart_node(name)
         elif step.add_nodes is not None:
             cluster.add_nodes(step.add_nodes.node_group, step.add_nodes.count)
         elif step.remove_nodes is not None:

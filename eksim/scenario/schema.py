@@ -121,6 +121,10 @@ class Subnet(Model):
     name: Name
     zone: str
     cidr: Cidr
+    tags: dict[str, str] = Field(
+        default_factory=dict,
+        description="EC2 tags; kubernetes.io/role/cni=1 lets ipamd use it for further ENIs of its zone.",
+    )
     taken: int | list[str] = Field(
         0,
         description="Addresses held by others: a number (scattered at random by the seed), or a list of addresses, "
@@ -220,6 +224,12 @@ class ScaleAction(Model):
     replicas: int = Field(ge=0, le=1_000_000)
 
 
+class RestartAwsNode(Model):
+    """aws-node's container restarts: ipamd starts anew from its checkpoint."""
+
+    node: str | None = Field(None, description="Only on this node; default all.")
+
+
 class AddNodes(Model):
     """Nodes join a group."""
 
@@ -275,6 +285,15 @@ class Fault(Model):
     take_addresses: int | None = Field(None, ge=1, description="Others take so many addresses of the subnet.")
     release_addresses: int | None = Field(None, ge=1, description="Others give back so many.")
     attach_eni: int | None = Field(None, ge=0, description="Others attach an ENI with so many secondary addresses.")
+    no_manage: bool = Field(False, description="The ENI of attachEni has the tag that makes ipamd leave it alone.")
+    detach_eni: int | None = Field(None, ge=1, description="Others detach the ENI of this device and keep it.")
+    prefixes: bool = Field(False, description="loseAddresses and attachEni count /28 prefixes instead.")
+    metadata_lag: Duration | None = Field(
+        None, description="Instance metadata shows changes so much later, on all nodes."
+    )
+    heal: bool = Field(
+        False, description="Take back every earlier fault of 'api' (of all, without it), and metadataLag."
+    )
 
 
 class EventExpectation(Model):
@@ -333,6 +352,7 @@ class Step(Model):
         None, description="kind/name (in default), or kind, name, namespace."
     )
     set_env: SetEnv | None = None
+    restart_aws_node: RestartAwsNode | None = None
     add_nodes: AddNodes | None = None
     remove_nodes: RemoveNodes | None = None
     cordon: str | None = None
@@ -354,6 +374,7 @@ ACTIONS = (
     "scale",
     "delete",
     "set_env",
+    "restart_aws_node",
     "add_nodes",
     "remove_nodes",
     "cordon",
