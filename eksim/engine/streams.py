@@ -108,11 +108,11 @@ class Latency:
 
 def sampler(latency: Latency, stream: Stream) -> Callable[[], float]:
     """A function that draws, for a latency that is drawn often; the same values as :meth:`Latency.draw`."""
-    a, b, random_ = latency.a, latency.b, stream.random
+    a = latency.a
     if latency.kind == "constant":
         return lambda: a
     if latency.kind == "uniform":
-        span = b - a
+        span, random_ = latency.b - a, stream.random
         return lambda: round(a + span * random_(), 6)
     return lambda: latency.draw(stream)
 

@@ -381,11 +381,26 @@ class ClassTables:
         self.handle = handle
         self._tables: dict[Any, ClassTable] = {}
         self._seen: dict[Any, None] = {}
+        #: the kind of pod asked about last, by what all pods of a template share, and its table
+        self._last: tuple[Any, ...] = (None,) * 5
+        self._last_table: ClassTable | None = None
 
     def table_for(self, framework: Framework, pod: PodInfo) -> ClassTable | None:
         """The pod's table, up to date; None: take the plain path. In a large cluster a pod that may be the
         only one of its kind gets no table before a second one comes."""
         owner = pod.pod.owner
+        facts = pod.facts
+        last_framework, last_facts, last_labels, last_owner, last_namespace = self._last
+        if (
+            facts is last_facts
+            and pod.labels_key is last_labels
+            and owner is last_owner
+            and framework is last_framework
+            and pod.namespace == last_namespace
+        ):
+            return self._up_to_date(self._last_table)
+        if facts.named_nodes and self.handle.rules.prefilter_nodes:
+            return None  # NodeAffinity's PreFilter looks at some nodes only
         key = (
             framework.profile_name,
             pod.facts,
@@ -409,7 +424,12 @@ class ClassTables:
         elif len(tables) > _TABLES_MIN:
             # The longest unused is the first to go.
             tables[key] = tables.pop(key)
-        if table.affinity_matters():
+        self._last = (framework, facts, pod.labels_key, owner, pod.namespace)
+        self._last_table = table
+        return self._up_to_date(table)
+
+    def _up_to_date(self, table: ClassTable | None) -> ClassTable | None:
+        if table is None or table.affinity_matters():
             return None
         if not table.usable and table._lister_version == self.handle.listers.version:
             return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eksim.engine.clock import SCHEDULER, Clock, Grid, Timer
-from eksim.engine.streams import NO_LATENCY, Latency, Stream, Streams
+from eksim.engine.streams import NO_LATENCY, Latency, Stream, Streams, sampler
 from eksim.errors import Refused
 from eksim.kube.scheduler.cycle import Attempt
 from eksim.kube.scheduler.cycle import Scheduler as SchedulerCore
@@ -33,6 +33,9 @@ from eksim.versions import KubernetesRules
 
 #: An event's note may not be longer (bytes).
 NOTE_LENGTH_LIMIT: Final = 1024
+
+#: So many changes that wake nobody are kept until something else is to be done.
+QUIET_MAX: Final = 256
 
 _OWNERS = ("ReplicaSet", "StatefulSet", "ReplicationController")
 
@@ -86,6 +89,8 @@ def truncate_message(message: str) -> str:
 
     Source: kubernetes/pkg/scheduler/schedule_one.go:truncateMessage, v1.34.1.
     """
+    if 4 * len(message) <= NOTE_LENGTH_LIMIT:
+        return message
     raw = message.encode()
     if len(raw) <= NOTE_LENGTH_LIMIT:
         return message
@@ -118,10 +123,14 @@ class Scheduler:
             choices=Draws(streams),
         )
         self._names = self.core.profiles
-        self._cycle = settings.latencies.get("scheduler/cycle", NO_LATENCY)
-        self._call = settings.latencies.get("scheduler/bind", NO_LATENCY)
-        self._streams = streams
+        cycle = settings.latencies.get("scheduler/cycle", NO_LATENCY)
+        self._instant = cycle.kind == "constant" and cycle.a == 0
+        self._draw_cycle = sampler(cycle, streams["scheduler/cycle"])
+        self._draw_call = sampler(settings.latencies.get("scheduler/bind", NO_LATENCY), streams["scheduler/bind"])
         self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        #: when the last change came, and how many of the inbox came before that instant
+        self._noted_at = 0.0
+        self._earlier = 0
         self._armed = False
         #: the inbox is being worked off, so there is no need to be woken for what comes
         self._awake = False
@@ -154,10 +163,26 @@ class Scheduler:
         watch(Verb.OBJECT_DELETED, self._on_object)
 
     def _note(self, handler: Callable[..., None], *args: Any) -> None:
+        now = self.clock.now
+        if now != self._noted_at:
+            self._noted_at = now
+            self._earlier = len(self._inbox)
         self._inbox.append((handler, args))
         if not self._armed and not self._awake:
             self._armed = True
-            self.clock.call_at(self.clock.env._now, SCHEDULER, self._wake)
+            self.clock.arm(now, SCHEDULER, self._wake)
+
+    def _note_quietly(self, handler: Callable[..., None], *args: Any) -> None:
+        """Hear of it when there is something else to hear or to do: it wakes nobody, and nothing is decided by it before."""
+        inbox = self._inbox
+        if len(inbox) >= QUIET_MAX:
+            self._note(handler, *args)
+            return
+        now = self.clock.now
+        if now != self._noted_at:
+            self._noted_at = now
+            self._earlier = len(inbox)
+        inbox.append((handler, args))
 
     def _on_pod_created(self, pod: Pod, _: Any) -> None:
         if pod.node:
@@ -170,8 +195,12 @@ class Scheduler:
 
     def _on_pod_status(self, pod: Pod, _: Any) -> None:
         if pod.node:
-            finished = pod.phase in ("Succeeded", "Failed")
-            self._note(self._pod_finished if finished else self.core.handlers.refresh_pod_in_cache, pod)
+            if pod.phase in ("Succeeded", "Failed"):
+                self._note(self._pod_finished, pod)
+            elif self.rules.queueing_hints:
+                self._note_quietly(self.core.cache.refresh_pod, pod)
+            else:
+                self._note(self.core.handlers.refresh_pod_in_cache, pod)
 
     def _on_pod_condition(self, pod: Pod, old: Pod) -> None:
         if not pod.node and pod.spec.scheduler_name in self._names:
@@ -252,28 +281,38 @@ class Scheduler:
     def _go_on(self) -> None:
         """Hear what came, then try pods unless a cycle is under way."""
         self._awake = True
-        self._drain()
+        if self._inbox:
+            self._drain()
         if not self._busy:
             self._run()
         self._awake = False
 
     def _drain(self) -> None:
         inbox = self._inbox
-        i = 0
-        while i < len(inbox):
-            handler, args = inbox[i]
+        for handler, args in inbox:  # what a handler adds is heard too
             handler(*args)
-            i += 1
         inbox.clear()
+        self._earlier = 0
+
+    def _drain_earlier(self) -> None:
+        """Hear what came before this instant: it came before the cycle's end."""
+        inbox = self._inbox
+        count = self._earlier if self._noted_at == self.clock.now else len(inbox)
+        if count:
+            for handler, args in inbox[:count]:
+                handler(*args)
+            del inbox[:count]
+            self._earlier = 0
 
     def _run(self) -> None:
         """Cycles one after another, as long as a pod is due (scheduler.go:Run)."""
-        cycle = self._cycle
-        instant = cycle.kind == "constant" and cycle.a == 0
-        while (attempt := self.core.begin()) is not None:
-            if not instant:
+        core = self.core
+        queue = core.queue
+        while (queue.active_count or queue.backoff_count) and (attempt := core.begin()) is not None:
+            if not self._instant:
                 self._busy = True
-                self.clock.call_after(cycle.draw(self._streams["scheduler/cycle"]), SCHEDULER, self._end_cycle, attempt)
+                clock = self.clock
+                clock.arm(clock.now + self._draw_cycle(), SCHEDULER, self._end_cycle, attempt)
                 return
             self._apply(attempt)
             self._drain()
@@ -282,6 +321,8 @@ class Scheduler:
     def _end_cycle(self, attempt: Attempt) -> None:
         self._busy = False
         self._awake = True
+        if self._inbox:
+            self._drain_earlier()
         self._apply(attempt)
         self._go_on()
 
@@ -303,13 +344,12 @@ class Scheduler:
 
     def _later(self, call: Callable[..., None], *args: Any) -> None:
         """Do it when the API call is answered."""
-        latency = self._call
-        delay = 0.0 if latency is NO_LATENCY else latency.draw(self._streams["scheduler/bind"])
+        delay = self._draw_call()
         if delay == 0:
             call(*args)
             return
         self._calls_out += 1
-        self.clock.call_after(delay, SCHEDULER, self._answered, call, args)
+        self.clock.arm(self.clock.now + delay, SCHEDULER, self._answered, call, args)
 
     def _answered(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
         self._calls_out -= 1
@@ -415,7 +455,7 @@ class Scheduler:
 
     def _arm_flushes(self) -> None:
         queue = self.core.queue
-        end = queue.next_backoff_end()
+        end = queue.next_backoff_end() if queue.backoff_count else None
         if end is not None:
             if self.rules.backoff_windows:
                 # A pod backs off all through the second in which its back-off ends.
@@ -447,7 +487,7 @@ class Scheduler:
     def is_quiet(self) -> bool:
         """Nothing is being tried or bound, and nothing is about to be; retries that cannot succeed do not count."""
         queue = self.core.queue
-        if self._busy or self._inbox or self._calls_out or queue.active_count or queue.in_flight:
+        if self._busy or self._armed or self._calls_out or queue.active_count or queue.in_flight:
             return False
         return not queue.backoff_count or not any(self._may_succeed(queued) for queued in queue.backoff_pods())
 

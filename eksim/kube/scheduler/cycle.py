@@ -175,7 +175,8 @@ class Scheduler:
     def assume(self, queued: QueuedPod, node: str) -> None:
         """Source: schedule_one.go:assume, v1.34.1. The pod's part in the queue is over."""
         self.cache.assume_pod(queued.info, node)
-        self.nominator.delete(queued.key)
+        if self.nominator.node_of:
+            self.nominator.delete(queued.key)
         self.queue.drop(queued)
 
     def handle_scheduling_failure(self, attempt: Attempt) -> None:
@@ -195,7 +196,8 @@ class Scheduler:
         else:
             queue.add_unschedulable_if_not_present(queued, alive)
         nominated = attempt.nominated if self.rules.postfilter_message else attempt.nominated or None
-        self.nominator.add(queued.info, nominated)
+        if nominated or self.nominator.node_of or queued.info.pod.nominated_node:
+            self.nominator.add(queued.info, nominated)
 
     def handle_binding_failure(self, queued: QueuedPod) -> None:
         """The binding failed: the assumption is taken back, and the pod returns as an error.
@@ -221,17 +223,17 @@ class Scheduler:
         """
         attempt = Attempt(queued, self.next_start_node_index)
         order = self.cache.update_snapshot()
-        attempt.nodes = len(order)
+        attempt.nodes = nodes = len(order)
         if not order:
             attempt.message = NO_NODES
             attempt.nominated = "" if self.rules.postfilter_message else None
             return attempt
-        attempt.find = num_feasible_nodes_to_find(len(order), framework.percentage_of_nodes_to_score)
+        attempt.find = num_feasible_nodes_to_find(nodes, framework.percentage_of_nodes_to_score)
         pod = queued.info
         if not detail and self._schedule_by_classes(framework, pod, attempt):
             return attempt
         state = CycleState(self.handle)
-        diagnosis = attempt.diagnosis = Diagnosis(len(order))
+        diagnosis = attempt.diagnosis = Diagnosis(nodes)
         self._find_nodes_that_fit_pod(framework, state, pod, attempt, diagnosis)
         attempt.next_start = self.next_start_node_index
         feasible = attempt.feasible

@@ -53,6 +53,11 @@ UNSCHEDULABLE_TIMEOUT: Final = ClusterEvent(WILDCARD, ALL)
 FORCE_ACTIVATE: Final = ClusterEvent(WILDCARD, ALL)
 
 
+_JUST_UPDATED: Final = {
+    resource: [ClusterEvent(resource, UPDATE)] for resource in (ASSIGNED_POD, UNSCHEDULED_POD)
+}
+
+
 def match_cluster_events(registered: ClusterEvent, incoming: ClusterEvent) -> bool:
     """Whether a plugin that registered for one hears of the other: the incoming action may not be the wider one.
 
@@ -101,6 +106,8 @@ def pod_scheduling_properties_change(new: Pod, old: Pod) -> list[ClusterEvent]:
     Source: kubernetes/pkg/scheduler/framework/events.go:PodSchedulingPropertiesChange, v1.34.1.
     """
     resource = ASSIGNED_POD if new.node else UNSCHEDULED_POD
+    if new.labels is old.labels and new.spec is old.spec:
+        return _JUST_UPDATED[resource]
     found = []
     if new.labels != old.labels:
         found.append(ClusterEvent(resource, POD_LABEL))
@@ -112,4 +119,4 @@ def pod_scheduling_properties_change(new: Pod, old: Pod) -> list[ClusterEvent]:
             found.append(ClusterEvent(resource, POD_GATES_ELIMINATED))
         if len(new.spec.tolerations) != len(old.spec.tolerations):
             found.append(ClusterEvent(resource, POD_TOLERATION))
-    return found or [ClusterEvent(resource, UPDATE)]
+    return found or _JUST_UPDATED[resource]

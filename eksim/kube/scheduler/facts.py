@@ -67,7 +67,9 @@ class SpecFacts:
         "has_own_terms",
         "has_required_anti",
         "host_ports",
+        "labels",
         "memory",
+        "named_nodes",
         "nonzero_cpu",
         "nonzero_memory",
         "prefer_tolerations",
@@ -111,8 +113,15 @@ class SpecFacts:
         self.has_own_terms = bool(
             affinity.pod_required or affinity.anti_required or affinity.pod_preferred or affinity.anti_preferred
         )
+        required = affinity.node_required
+        #: every term of the required node affinity names its nodes
+        self.named_nodes = bool(required) and all(
+            any(field.key == "metadata.name" and field.operator == "In" for field in term.fields) for term in required or ()
+        )
         self.prefer_tolerations = tuple(t for t in spec.tolerations if t.effect in ("", "PreferNoSchedule"))
         self._terms: dict[str, Terms] = {}
+        #: the labels of the pod met last and their key, which all pods of a template share
+        self.labels: tuple[dict[str, str], tuple[tuple[str, str], ...]] | None = None
 
     def terms(self, namespace: str) -> Terms:
         """The affinity terms as a pod of ``namespace`` has them."""

@@ -68,8 +68,10 @@ class EventHandlers:
         """Source: eventhandlers.go:addPodToCache, v1.34.1, v1.21.9."""
         if not self.cache.confirm_pod(pod):
             self.cache.add_pod(PodInfo(pod))
+        queue = self.queue
         if self.rules.queueing_hints:
-            self.queue.move_all(ev.ASSIGNED_POD_ADD, None, pod)
+            if queue.unschedulable or queue.in_flight or queue.gated:
+                queue.move_all(ev.ASSIGNED_POD_ADD, None, pod)
         else:
             self.queue.move_with_cross_topology_term(pod, ev.ASSIGNED_POD_ADD, None)
 

@@ -44,10 +44,13 @@ class PodInfo:
         self.pod = pod
         self.key = pod.key
         self.namespace = pod.namespace
-        self.labels = pod.labels
-        self.labels_key = labels_key(pod.labels)
+        self.labels = labels = pod.labels
         spec = pod.spec
         self.facts: SpecFacts = spec.facts or facts_of(spec)
+        known = self.facts.labels
+        if known is None or known[0] is not labels:
+            known = self.facts.labels = (labels, labels_key(labels))
+        self.labels_key = known[1]
         self.priority: int = spec.priority
         self.node = node or pod.node
         self.start_s = pod.started_s
@@ -60,6 +63,21 @@ class PodInfo:
 
     def __repr__(self) -> str:
         return f"<PodInfo {self.key} on {self.node or '-'}>"
+
+
+def renewed(info: PodInfo, pod: Pod, old: Pod) -> PodInfo:
+    """The picture of a pod after an update from ``old``: the same one if nothing that is in it has changed."""
+    if (
+        info.pod is pod
+        and info.labels is pod.labels
+        and info.facts.spec is pod.spec
+        and old.conditions is pod.conditions
+        and info.start_s == pod.started_s
+        and info.terminating == (pod.deletion_s is not None)
+        and info.node == pod.node
+    ):
+        return info
+    return PodInfo(pod)
 
 
 def is_preempted(pod: Pod) -> bool:

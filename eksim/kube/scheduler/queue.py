@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from typing import Any, Final
 
 from eksim.kube.scheduler.events import (
+    NODE,
     UNSCHEDULABLE_TIMEOUT,
     WILDCARD,
     ClusterEvent,
@@ -21,7 +22,7 @@ from eksim.kube.scheduler.events import (
 )
 from eksim.kube.scheduler.facts import facts_of
 from eksim.kube.scheduler.framework import Framework, Handle
-from eksim.kube.scheduler.nodeinfo import PodInfo
+from eksim.kube.scheduler.nodeinfo import PodInfo, renewed
 from eksim.kube.scheduler.nominator import Nominator
 from eksim.kube.scheduler.plugins import scheduling_gates
 from eksim.kube.scheduler.queued_pod import (
@@ -155,7 +156,8 @@ class PriorityQueue:
 
         Source: scheduling_queue.go:Delete, v1.34.1.
         """
-        self.nominator.delete(key)
+        if self.nominator.node_of:
+            self.nominator.delete(key)
         queued = self.pods.get(key)
         if queued is None or queued.where == IN_FLIGHT:
             return None
@@ -180,11 +182,11 @@ class PriorityQueue:
             # In no queue: without hints a pod in flight is queued a second time, and the first entry lapses.
             self.add(pod)
             return
-        queued.info = PodInfo(pod)
-        if queued.where in (ACTIVE, BACKOFF):
+        queued.info = renewed(queued.info, pod, old)
+        if self.nominator.node_of or pod.nominated_node:
             self.nominator.update(old, queued.info)
+        if queued.where in (ACTIVE, BACKOFF):
             return
-        self.nominator.update(old, queued.info)
         if self.rules.queueing_hints:
             for event in events:
                 worth = self.is_worth_requeuing(queued, event, old, pod)
@@ -248,7 +250,11 @@ class PriorityQueue:
             heappop(self._backoff)
         else:
             return None
-        self._leave(queued)
+        if queued.where == ACTIVE:
+            self.active_count -= 1
+        else:
+            self.backoff_count -= 1
+        queued.ticket = 0
         queued.attempts += 1
         self._in_flight.add(queued)
         self.scheduling_cycle += 1
@@ -267,7 +273,7 @@ class PriorityQueue:
 
     def drop(self, queued: QueuedPod) -> None:
         """Forget a pod that was in flight: it is bound or gone."""
-        self.done(queued)
+        self._in_flight.done(queued)
         if self.pods.get(queued.key) is queued:
             del self.pods[queued.key]
 
@@ -292,10 +298,13 @@ class PriorityQueue:
         queued.since = self.now()
         queued.backoff_until = None
         if self.rules.queueing_hints:
-            worth = not queued.plugins or any(
-                self.is_worth_requeuing(queued, event, old, new) for event, old, new in self._in_flight.events_since(queued)
-            )
-            self.done(queued)
+            worth = not queued.plugins
+            if not worth:
+                for event, old, new in self._in_flight.events_since(queued):
+                    if self.is_worth_requeuing(queued, event, old, new):
+                        worth = True
+                        break
+            self._in_flight.done(queued)
             self._requeue(queued, worth)
             return
         moved = self.move_request_cycle >= self.scheduling_cycle
@@ -317,12 +326,13 @@ class PriorityQueue:
             return True
         if event.resource == WILDCARD:
             return new is None or new.key == queued.key
-        profile = self.profiles.get(queued.pod.spec.scheduler_name)
+        pod = queued.info.pod
+        profile = self.profiles.get(pod.spec.scheduler_name)
         if profile is None:
             return True
         hinted = self.rules.queueing_hints
-        for name, hint in profile.hints(event):
-            if name in plugins and (not hinted or hint(self.handle, queued.pod, old, new)):
+        for name, hint in profile.hints(event):  # noqa: SIM110 - half the cost of a generator
+            if name in plugins and (not hinted or hint(self.handle, pod, old, new)):
                 return True
         return False
 
@@ -386,10 +396,21 @@ class PriorityQueue:
         self._note(event, old, pod)
 
     def _move(self, waiting: Iterable[QueuedPod], event: ClusterEvent, old: Any, new: Any) -> None:
+        # of a node, pods of one template that the same plugins rejected think alike
+        alike: dict[Any, bool] = {}
+        of_node = event.resource == NODE
         for queued in waiting:
             if queued.gate and not self._gate_hears(queued, event):
                 continue
-            if self.is_worth_requeuing(queued, event, old, new):
+            if of_node:
+                pod = queued.info.pod
+                kind = (id(pod.spec), id(pod.labels), id(pod.owner), pod.namespace, *queued.plugins)
+                worth = alike.get(kind)
+                if worth is None:
+                    worth = alike[kind] = self.is_worth_requeuing(queued, event, old, new)
+            else:
+                worth = self.is_worth_requeuing(queued, event, old, new)
+            if worth:
                 self._requeue(queued, True)
 
     def _gate_hears(self, queued: QueuedPod, event: ClusterEvent) -> bool:
@@ -406,7 +427,8 @@ class PriorityQueue:
     def _requeue(self, queued: QueuedPod, worth: bool) -> str:
         """Source: scheduling_queue.go:requeuePodWithQueueingStrategy, v1.34.1."""
         if not worth:
-            self._to_unschedulable(queued)
+            if queued.where != UNSCHEDULABLE or queued.gate:
+                self._to_unschedulable(queued)
         elif self.backoff.is_on(queued):
             self._move_to_backoff(queued)
         else:
