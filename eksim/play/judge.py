@@ -29,6 +29,8 @@ def picture_of(cluster: Cluster) -> Picture:
             picture.pools[name] = cluster.pool_stats(name)
     for node, worker in cluster.kubelet.workers():
         picture.workers.append(WorkerPicture(node, worker.pod, worker.sandbox, worker.address, worker.stage))
+    if cluster.watchdog is not None:
+        picture.taken = cluster.watchdog.taken()
     _add_types(cluster, picture)
     _add_scheduler(cluster, picture)
     return picture

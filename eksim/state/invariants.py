@@ -93,6 +93,8 @@ class Picture:
     pools: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
     #: sandboxes that ended while ipamd could not be told (their address stays assigned until it starts again)
     unheard: dict[str, None] = field(default_factory=dict)
+    #: (node, address) that others took from the node's ENIs at some time (known only with a watchdog)
+    taken: dict[tuple[str, int], None] = field(default_factory=dict)
     types: dict[str, TypePicture] = field(default_factory=dict)
     #: pending pod → (place in the scheduler's queue, attempts, since when)
     places: dict[str, tuple[str, int, float]] = field(default_factory=dict)
@@ -152,7 +154,7 @@ def address_in_one_place(store: Store, picture: Picture) -> Iterator[str]:
             seen[address] = eni.id
     holders: dict[int, tuple[str, str]] = {}
     for node, sandbox, address, held_on in picture.assigned:
-        if held_on and seen and seen.get(address) != held_on:
+        if (held_on and seen and seen.get(address) != held_on) or (node, address) in picture.taken:
             continue
         if address in holders:
             first = holders[address]
@@ -174,7 +176,9 @@ def assigned_within_usable(store: Store, picture: Picture) -> Iterator[str]:
         nodes[eni.node] = max(nodes.get(eni.node, enis * slots), len(eni.addresses))
     per_eni: dict[str, int] = {}
     per_node: dict[str, int] = {}
-    for node, _, _, held_on in picture.assigned:
+    for node, _, address, held_on in picture.assigned:
+        if (node, address) in picture.taken:
+            continue
         per_node[node] = per_node.get(node, 0) + 1
         if held_on:
             per_eni[held_on] = per_eni.get(held_on, 0) + 1
@@ -351,7 +355,11 @@ def scheduler_counts_what_is_there(store: Store, picture: Picture) -> Iterator[s
     """The scheduler's sums of a node are those of the pods bound or assumed there."""
     if not picture.requested:
         return
+    # a pod that is deleted while its binding is under way counts until the binding has failed
+    unsure = {node: None for key, node in picture.assumed.items() if key not in store.pods}
     for name, total in _bound(store, picture).items():
+        if name in unsure:
+            continue
         counted = picture.requested.get(name)
         if counted is None:
             yield f"the scheduler does not know {name}"

@@ -50,7 +50,8 @@ class Turns:
     ``attached`` and ``call`` give the broken rules as (name, detail). ``restarted`` forgets the marks, as ipamd does.
     """
 
-    __slots__ = ("_attached", "_decrease", "_decrease_end", "_freed_end", "_grown", "_modify_failed_s", "_since", "node")
+    __slots__ = ("_attached", "_decrease", "_decrease_end", "_freed_end", "_grown", "_modify_failed_s", "_refused", "_since",
+                 "node")  # fmt: skip
 
     def __init__(self, node: str) -> None:
         self.node = node
@@ -67,6 +68,7 @@ class Turns:
         self._freed_end = NEVER
         self._decrease = NEVER
         self._decrease_end = NEVER
+        self._refused = False
 
     def attached(self, device: int, now: float) -> None:
         """An ENI is attached as ``device``."""
@@ -76,18 +78,18 @@ class Turns:
         self, api: str, start_s: float, end_s: float, device: int, count: int, error: str, *, leftovers: bool = False
     ) -> list[tuple[str, str]]:
         """A call of the node's was answered. ``leftovers``: it gives back what another mode has left."""
-        if error:
-            if api == "ModifyNetworkInterfaceAttribute":
-                self._modify_failed_s = end_s
-            return []
+        if error and api == "ModifyNetworkInterfaceAttribute":
+            self._modify_failed_s = end_s
         if start_s < self._since:
+            return []
+        if api == "UnassignPrivateIpAddresses" and not leftovers:
+            return self._shrinks(start_s, end_s, count, error)
+        if error:
             return []
         if api in ("AssignPrivateIpAddresses", "CreateNetworkInterface"):
             return self._grows(api, start_s, end_s)
         if api == "DetachNetworkInterface":
             return self._frees(start_s, end_s, device)
-        if api == "UnassignPrivateIpAddresses" and not leftovers:
-            return self._shrinks(start_s, end_s, count)
         return []
 
     def _grows(self, api: str, start_s: float, end_s: float) -> list[tuple[str, str]]:
@@ -126,13 +128,16 @@ class Turns:
         self._freed_end = end_s
         return found
 
-    def _shrinks(self, start_s: float, end_s: float, count: int) -> list[tuple[str, str]]:
-        same = start_s - self._decrease_end < SAME_DECREASE_S
+    def _shrinks(self, start_s: float, end_s: float, count: int, error: str) -> list[tuple[str, str]]:
+        before, interval = self._decrease, start_s - self._decrease
+        # a refused call is tried again by the SDK; the decrease began with the first try
+        same = start_s - self._decrease_end < SAME_DECREASE_S or (self._refused and interval <= DECREASE_INTERVAL_S)
         self._decrease_end = end_s
+        self._refused = bool(error)
         if same:
             return []
-        before, self._decrease = self._decrease, start_s
-        if start_s - before > DECREASE_INTERVAL_S - EPSILON_S:
+        self._decrease = start_s
+        if interval > DECREASE_INTERVAL_S - EPSILON_S:
             return []
         return [
             (
@@ -178,8 +183,12 @@ class Watchdog:
         self._items: dict[str, dict[int, None]] = {}
         #: (node, device) → ENI's id, the last that was there
         self._devices: dict[tuple[str, int], str] = {}
-        #: addresses in use that left an ENI at this instant, nobody knows yet by whose doing
+        #: node → when, and which addresses left an ENI then with their sandboxes ("" for none); by whose doing is not known
         self._torn: dict[str, tuple[float, dict[int, str]]] = {}
+        #: node → addresses that others took: ipamd may have them twice until it has looked
+        self._taken: dict[str, dict[int, None]] = {}
+        #: ENIs that ipamd is freeing
+        self._freed: dict[str, None] = {}
         #: pod → attempts at which it was refused although it fitted, and the words
         self._suspects: dict[str, tuple[int, str]] = {}
         for verb, watcher in (
@@ -212,6 +221,10 @@ class Watchdog:
             found = self._turns[node] = Turns(node)
         return found
 
+    def taken(self) -> dict[tuple[str, int], None]:
+        """(node, address) that others took from a node's ENIs: pods may go on using them, and ipamd may get them anew."""
+        return {(node, address): None for node, addresses in self._taken.items() for address in addresses}
+
     def cooling(self) -> list[tuple[str, int, float]]:
         """(node, address, until when it cools) of what was released and not used since, oldest first."""
         return [(node, a, when + self._facts.cooldown_s(node)) for (node, a), when in self._released.items()]
@@ -221,6 +234,8 @@ class Watchdog:
     def _assigned(self, node: str, assignment: Any) -> None:
         address, now = assignment.address, self._clock.now
         released = self._released.pop((node, address), None)
+        if address in self._taken.get(node, ()):
+            return
         if released is not None and now - released <= self._facts.cooldown_s(node):
             self._break(
                 "no-reuse-within-cool-down",
@@ -256,7 +271,8 @@ class Watchdog:
         self.turns_of(eni.node).attached(eni.device, self._clock.now)
 
     def _eni_detached(self, eni: Any, _: Any) -> None:
-        self._lose(eni.node, self._items.get(eni.id, {}))
+        own = self._freed.pop(eni.id, "") is None
+        self._lose(eni.node, self._items.get(eni.id, {}), by_ipamd=own)
 
     def _eni_addresses(self, eni: Any, _: Any) -> None:
         before = self._items.get(eni.id, {})
@@ -265,39 +281,44 @@ class Watchdog:
         if gone and eni.instance is not None:
             self._lose(eni.node, gone)
 
-    def _lose(self, node: str, items: dict[int, None]) -> None:
+    def _lose(self, node: str, items: dict[int, None], *, by_ipamd: bool = False) -> None:
         """The items are on the node no longer: what they were used for is forgotten, and looked at by who did it."""
         in_use = self._in_use.get(node, {})
         torn: dict[int, str] = {}
         for address in _addresses(items):
             self._released.pop((node, address), None)
-            sandbox = in_use.pop(address, None)
-            if sandbox is not None:
-                torn[address] = sandbox
+            torn[address] = in_use.pop(address, "")
         self._torn[node] = (self._clock.now, torn)
+        if not by_ipamd:
+            self._taken.setdefault(node, {}).update(dict.fromkeys(torn))
 
     def _called(self, call: Any, _: Any) -> None:
         node = call.node
-        when, torn = self._torn.pop(node, (NEVER, None))
+        when, torn = self._torn.pop(node, (NEVER, {}))
         if when < self._clock.now:
-            torn = None
+            torn = {}
         if call.background:
             return
+        taken = self._taken.get(node, {})
         if not call.error and call.api == "UnassignPrivateIpAddresses":
             for address in _addresses(call.items):
-                if torn and address in torn:
+                taken.pop(address, None)
+                if torn.get(address):
                     self._break(
                         "address-in-use-stays",
                         f"{node}: {format_address(address)} is given back at {self._clock.now:g} s while sandbox "
                         f"{torn[address][:12]} has it",
                     )
         elif not call.error and call.api == "DetachNetworkInterface":
-            used = dict(torn or {})
-            if torn is None:
-                in_use = self._in_use.get(node, {})
-                items = self._items.get(self._devices.get((node, call.device), ""), {})
-                used = {address: in_use[address] for address in _addresses(items) if address in in_use}
-            for address, sandbox in used.items():
+            id = self._devices.get((node, call.device), "")
+            self._freed[id] = None
+            in_use = self._in_use.get(node, {})
+            for address in _addresses(self._items.get(id, {})):
+                sandbox = torn.get(address) or in_use.get(address, "")
+                if address in torn:
+                    taken.pop(address, None)
+                if not sandbox:
+                    continue
                 self._break(
                     "address-in-use-stays",
                     f"{node}: eth{call.device} is freed at {self._clock.now:g} s while sandbox {sandbox[:12]} has "
@@ -315,6 +336,7 @@ class Watchdog:
 
     def _node_deleted(self, node: Any, _: Any) -> None:
         self._in_use.pop(node.name, None)
+        self._taken.pop(node.name, None)
         self._turns.pop(node.name, None)
 
     # -- pods -------------------------------------------------------------------------------------------------------
