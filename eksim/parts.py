@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from eksim.errors import Refused
 from eksim.state.objects import ApiObject, Node, Pod
+
+#: EC2's actions that ipamd calls, and ``metadata``: reading the list of interfaces from instance metadata.
+Ec2Api = Literal[
+    "AssignPrivateIpAddresses",
+    "AttachNetworkInterface",
+    "CreateNetworkInterface",
+    "CreateTags",
+    "DeleteNetworkInterface",
+    "DescribeInstances",
+    "DescribeInstanceTypes",
+    "DescribeNetworkInterfaces",
+    "DescribeSubnets",
+    "DetachNetworkInterface",
+    "ModifyNetworkInterfaceAttribute",
+    "UnassignPrivateIpAddresses",
+    "metadata",
+]
 
 
 class Cni(Protocol):

@@ -9,26 +9,14 @@ is in :mod:`eksim.aws.ec2` (``lose_eni`` and its like).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 from eksim.engine.streams import Stream
 from eksim.errors import InputError, Refused
+from eksim.parts import Ec2Api
 from eksim.state.network import NEVER
 
-APIS = (
-    "AssignPrivateIpAddresses",
-    "AttachNetworkInterface",
-    "CreateNetworkInterface",
-    "CreateTags",
-    "DeleteNetworkInterface",
-    "DescribeInstances",
-    "DescribeInstanceTypes",
-    "DescribeNetworkInterfaces",
-    "DescribeSubnets",
-    "DetachNetworkInterface",
-    "ModifyNetworkInterfaceAttribute",
-    "UnassignPrivateIpAddresses",
-    "metadata",
-)
+APIS: tuple[str, ...] = get_args(Ec2Api)
 
 #: EC2's texts. Sources: EC2 API reference, "Error codes"; amazon-vpc-cni-k8s issues #1836, #3105.
 MESSAGES = {

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
+from eksim.parts import Ec2Api
 from eksim.units import parse_duration, parse_quantity
 
 API_VERSION = "eksim/v1"
@@ -250,23 +251,6 @@ class SetEnv(Model):
 
     node: str | None = Field(None, description="Only on this node; default all.")
     env: dict[str, EnvText]
-
-
-Ec2Api = Literal[
-    "AssignPrivateIpAddresses",
-    "AttachNetworkInterface",
-    "CreateNetworkInterface",
-    "CreateTags",
-    "DeleteNetworkInterface",
-    "DescribeInstances",
-    "DescribeInstanceTypes",
-    "DescribeNetworkInterfaces",
-    "DescribeSubnets",
-    "DetachNetworkInterface",
-    "ModifyNetworkInterfaceAttribute",
-    "UnassignPrivateIpAddresses",
-    "metadata",
-]
 
 
 class Fault(Model):
