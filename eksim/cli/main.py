@@ -9,6 +9,7 @@ import typer
 
 from eksim import __version__
 from eksim.cli import catalog, conformance, plot
+from eksim.cli import check as check_command
 from eksim.cli import run as run_commands
 from eksim.cli import sweep as sweep_commands
 from eksim.errors import EXIT_INTERRUPTED, EksimError
@@ -27,6 +28,7 @@ app.command("schema")(run_commands.schema)
 app.command("sweep")(sweep_commands.sweep)
 app.command("search")(sweep_commands.search)
 app.command("plot")(plot.plot)
+app.command("check")(check_command.check)
 app.command("instance-types")(catalog.instance_types)
 app.command("max-pods")(catalog.max_pods_command)
 app.add_typer(conformance.app, name="conformance")

@@ -131,7 +131,7 @@ class Turns:
     def _shrinks(self, start_s: float, end_s: float, count: int, error: str) -> list[tuple[str, str]]:
         before, interval = self._decrease, start_s - self._decrease
         # a refused call is tried again by the SDK; the decrease began with the first try
-        same = start_s - self._decrease_end < SAME_DECREASE_S or (self._refused and interval <= DECREASE_INTERVAL_S)
+        same = start_s - self._decrease_end < SAME_DECREASE_S or self._refused
         self._decrease_end = end_s
         self._refused = bool(error)
         if same:
