@@ -17,7 +17,7 @@ from eksim.aws.throttle import Throttle
 from eksim.aws.vpc import Scattered, scattered_addresses
 from eksim.engine.clock import NETWORK, Clock
 from eksim.engine.latency import DEFAULTS
-from eksim.engine.streams import NO_LATENCY, Latency, Streams
+from eksim.engine.streams import NO_LATENCY, Latency, Streams, sampler
 from eksim.errors import Refused
 from eksim.names import eni_id
 from eksim.state.changes import Verb
@@ -101,6 +101,8 @@ class Ec2:
         )
         self._no_block_at_create = no_block_at_create
         self._latency_stream = streams["ec2/latency"]
+        #: API → what draws the latency of a call
+        self._draws: dict[str, Callable[[], float]] = {}
         self._others = streams["ec2/others"]
         names = streams["names/eni"]
         self._new_eni_id = new_eni_id or (lambda: eni_id(names))
@@ -435,16 +437,19 @@ class Ec2:
             refused = THROTTLED
         if refused is not None and (fault is None or not fault.lasting) and call.node in self.network.instances:
             self.network.instances[call.node].passing_refusals += 1
-        latency = self.latencies.get("ec2/" + call.api)
-        if latency is not None:
-            delay = latency.draw(self._latency_stream)
-            if delay > 0:
-                try:
-                    yield self.clock.sleep(delay)
-                except GeneratorExit:
-                    # the daemon died; EC2 has the request and does it all the same
-                    self.clock.arm(now + delay, NETWORK, self._do_anyway, call, refused, do)
-                    raise
+        draw = self._draws.get(call.api)
+        if draw is None:
+            draw = self._draws[call.api] = sampler(
+                self.latencies.get("ec2/" + call.api, NO_LATENCY), self._latency_stream
+            )
+        delay = draw()
+        if delay > 0:
+            try:
+                yield self.clock.sleep_until(now + delay)
+            except GeneratorExit:
+                # the daemon died; EC2 has the request and does it all the same
+                self.clock.arm(now + delay, NETWORK, self._do_anyway, call, refused, do)
+                raise
         return self._do(call, refused, do)
 
     def _do_anyway(self, call: Call, refused: Refused | None, do: Callable[[], Any]) -> None:

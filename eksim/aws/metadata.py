@@ -94,10 +94,12 @@ def _items_shown(eni: Eni, at: float) -> list[int]:
 def attached_enis(instance: Instance, at: float) -> list[Attached]:
     """The instance's interfaces as metadata shows them at ``at`` (not before now), by device number."""
     found = [
-        Attached(eni, device, _items_shown(eni, at))
+        Attached(eni, device, list(eni.items) if eni.shows is None else _items_shown(eni, at))
         for device, eni in instance.enis.items()
         if eni.visible_s <= at
     ]
+    if len(found) < 2 and not instance.ghosts:
+        return found
     if instance.ghosts:
         found += [
             Attached(eni, device, _items_shown(eni, at))

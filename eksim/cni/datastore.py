@@ -166,11 +166,16 @@ class Datastore:
         held = self.by_key.get(key)
         if held is not None:
             return held
-        candidates = [
-            n
-            for n, eni in self._ids.items()
-            if not eni.excluded and eni.total(self.prefix_mode) > eni.assigned_in(self.prefix_mode)
-        ]
+        if self.prefix_mode:
+            candidates = [
+                n for n, eni in self._ids.items() if not eni.excluded and eni.total(True) > eni.assigned_in(True)
+            ]
+        else:
+            candidates = [
+                n
+                for n, eni in self._ids.items()
+                if eni.cidrs.count - eni.prefixes > eni.assigned_addresses and not eni.excluded
+            ]
         if not candidates:
             return None
         walk = candidates if len(candidates) == 1 else self._order.walk("assign-eni", self.pool, self.node)
@@ -192,8 +197,11 @@ class Datastore:
         assigned, released, limit = eni.assigned, eni.released, self.cooldown_s + EPSILON_S
         free = [
             item
-            for item in eni.cidrs
-            if item < PREFIX and item not in assigned and not (item in released and now - released[item] <= limit)
+            for item in eni.cidrs.slots
+            if item is not None
+            and item not in assigned
+            and item < PREFIX
+            and not (item in released and now - released[item] <= limit)
         ]
         if not free:
             return None
@@ -315,9 +323,15 @@ class Datastore:
         mode = self.prefix_mode
         for eni in self.enis.values():
             free += eni.prefixes - eni.used_prefixes
-            if not eni.excluded:
-                total += eni.total(mode)
-                assigned += eni.assigned_in(mode)
+            if eni.excluded:
+                continue
+            # eni.total and eni.assigned_in, written out: this is asked after every pod
+            if mode:
+                total += eni.prefixes * PREFIX_SIZE
+                assigned += len(eni.assigned) - eni.assigned_addresses
+            else:
+                total += eni.cidrs.count - eni.prefixes
+                assigned += eni.assigned_addresses
         return PoolStats(total, assigned, self.prefix_counter, free)
 
     def cooling(self, now: float) -> int:

@@ -224,9 +224,9 @@ class Ipamd:
     def is_node_non_schedulable(self, node: NodeIpam) -> bool:
         """The taint that a cordon sets."""
         api_node = self.store.nodes.get(node.name)
-        return api_node is not None and any(
-            taint.key == UNSCHEDULABLE and taint.effect == "NoSchedule" for taint in api_node.taints
-        )
+        if api_node is None or not api_node.taints:
+            return False
+        return any(taint.key == UNSCHEDULABLE and taint.effect == "NoSchedule" for taint in api_node.taints)
 
     def is_paused(self, node: NodeIpam) -> bool:
         """Up to and including 120 s after EC2 said that the subnet is short, nothing grows.

@@ -53,8 +53,17 @@ class PoolLoop:
 
     def _turn_after(self, node: NodeIpam, when: float, reconcile: bool) -> int:
         """The first turn whose place lies after ``when``."""
-        turn = max(int((when - node.origin_s) / self._period(node)) - 1, 0)
-        while self._place(node, turn, reconcile) <= when + EPSILON_S:
+        # self._place and self._period, written out: this is asked after every pod
+        origin = node.origin_s
+        if node.settings.provisioning:
+            period, offset = self.period_s, MONITOR_INTERVAL_S if reconcile else HALF_S
+        else:
+            period, offset = HALF_S + self.work_s, HALF_S
+        turn = int((when - origin) / period) - 1
+        if turn < 0:
+            turn = 0
+        when += EPSILON_S
+        while origin + turn * period + offset <= when:
             turn += 1
         return turn
 
@@ -89,8 +98,9 @@ class PoolLoop:
         when, reconcile = node.reconcile_s, True
         if node.settings.provisioning:
             turn = self._turn_after(node, now, False)
-            first = self._place(node, turn, False)
-            if node.timer is not None and node.timer.pending and node.timer.when <= min(first, when):
+            first = node.origin_s + turn * self.period_s + HALF_S
+            timer = node.timer
+            if timer is not None and timer.when <= first and timer.when <= when and timer.pending:
                 return
             if first < when:
                 due = 0.0 if self.polling else min(self._next_update(node))

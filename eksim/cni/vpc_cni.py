@@ -251,7 +251,7 @@ class VpcCni:
         row = self.nodes[node]
         if not row.serving:
             return row.start == 0 or (row.running is None and bool(refusal_to_start(row.env, row.rules)))
-        return self.loop.is_quiet(row)
+        return row.running is None and self.loop.is_quiet(row)
 
     def is_serving(self, node: str) -> bool:
         """Whether ipamd answers on the node."""

@@ -112,8 +112,8 @@ def sampler(latency: Latency, stream: Stream) -> Callable[[], float]:
     if latency.kind == "constant":
         return lambda: a
     if latency.kind == "uniform":
-        span, random_ = latency.b - a, stream.random
-        return lambda: round(a + span * random_(), 6)
+        span = latency.b - a
+        return lambda: round(a + span * stream.random(), 6)
     return lambda: latency.draw(stream)
 
 

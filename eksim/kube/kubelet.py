@@ -158,8 +158,21 @@ class Kubelet:
         self._phase: Stream = streams["kubelet/phase"]
         self._jitter: Stream = streams["kubelet/jitter"]
         self._ids: Stream = streams["kubelet/sandbox-id"]
-        self._streams = streams
-        self._draws: dict[str, Callable[[], float]] = {}
+
+        def draw(what: str) -> Callable[[], float]:
+            return sampler(settings.latencies["kubelet/" + what], streams["kubelet/" + what])
+
+        self._draw_watch = draw("watch")
+        self._draw_volumes = draw("volumes")
+        self._draw_sandbox = draw("sandbox")
+        self._draw_cni_add = draw("cni-add")
+        self._draw_cni_del = draw("cni-del")
+        self._draw_start = draw("start")
+        self._draw_stop = draw("stop")
+        self._draw_gone = draw("gone-then" if rules.dockershim else "gone-today")
+        self._draw_network_ready = draw("network-ready")
+        self._draw_pull_overhead = draw("pull-overhead")
+        self._draw_pull_mib = draw("pull-mib")
         #: pods on their way between two states; retries of a refused CNI ADD do not count
         self.busy = 0
         self._waiting_for_address: dict[str, PodWorker] = {}
@@ -201,7 +214,7 @@ class Kubelet:
     def network_ready(self, name: str) -> None:
         """The CNI's configuration appeared on the node: the next look of the runtime state turns the node Ready."""
         self.busy += 1
-        self.clock.call_after(self._draw("kubelet/network-ready"), NODE_AGENT, self._set_ready, name)
+        self.clock.arm(self.clock.now + self._draw_network_ready(), NODE_AGENT, self._set_ready, name)
 
     def _set_ready(self, name: str) -> None:
         self.busy -= 1
@@ -243,13 +256,13 @@ class Kubelet:
     def _mark_bound(self, pod: Pod, _: Any) -> None:
         self.busy += 1
         clock = self.clock
-        clock.arm(clock.now + self._draw("kubelet/watch"), NODE_AGENT, self._add_pod, pod)
+        clock.arm(clock.now + self._draw_watch(), NODE_AGENT, self._add_pod, pod)
 
     def _mark_deleting(self, pod: Pod, _: Any) -> None:
         agent = self._agents.get(pod.node)
         if agent is not None:
             self.busy += 1
-            self.clock.call_after(self._draw("kubelet/watch"), NODE_AGENT, self._terminate, agent, pod)
+            self.clock.arm(self.clock.now + self._draw_watch(), NODE_AGENT, self._terminate, agent, pod)
 
     def _mark_deleted(self, pod: Pod, _: Any) -> None:
         """Gone without us (force, pod GC): the containers are killed afterwards."""
@@ -257,7 +270,7 @@ class Kubelet:
         worker = agent.workers.get(pod.key) if agent is not None else None
         if agent is not None and worker is not None and worker.pod is pod and worker.stage != "ended":
             self.busy += 1
-            self.clock.call_after(self._draw("kubelet/watch"), NODE_AGENT, self._terminate, agent, pod)
+            self.clock.arm(self.clock.now + self._draw_watch(), NODE_AGENT, self._terminate, agent, pod)
 
     def _mark_node_deleted(self, node: Node, _: Any) -> None:
         agent = self._agents.pop(node.name, None)
@@ -305,7 +318,7 @@ class Kubelet:
         if not agent.network_ready and not pod.spec.host_network:
             self._network_not_ready(agent, worker)
             return
-        delay = self._draw("kubelet/volumes") + self._draw("kubelet/sandbox")
+        delay = self._draw_volumes() + self._draw_sandbox()
         self._next(worker, delay, self._run_sandbox, agent, worker)
 
     def _admit(self, agent: NodeAgent, pod: Pod) -> tuple[str, str] | None:
@@ -338,7 +351,7 @@ class Kubelet:
         if not agent.network_ready and not worker.pod.spec.host_network:
             self._network_not_ready(agent, worker)
             return
-        self._next(worker, self._draw("kubelet/sandbox"), self._run_sandbox, agent, worker)
+        self._next(worker, self._draw_sandbox(), self._run_sandbox, agent, worker)
 
     def _retry(self, agent: NodeAgent, worker: PodWorker, period_s: float, fn: Callable[..., None]) -> None:
         """The worker's next time after an error: jittered, and looked at by the 1 s ticker."""
@@ -358,25 +371,23 @@ class Kubelet:
             self._sandbox_up(agent, worker)
             return
         worker.sandbox = f"{self._ids.bits(256):064x}"
-        self._next(worker, self._draw("kubelet/cni-add"), self._cni_add, agent, worker)
+        self._next(worker, self._draw_cni_add(), self._cni_add, agent, worker)
 
     def _cni_add(self, agent: NodeAgent, worker: PodWorker) -> None:
         pod = worker.pod
         answer = self.cni.add(agent.name, pod.namespace, pod.name, worker.sandbox)
         if not isinstance(answer, Refused):
-            self._unwait(worker)
+            if self._waiting_for_address:
+                self._unwait(worker)
             worker.address = answer
             self._sandbox_up(agent, worker)
             return
         worker.attempts += 1
         self._wait(worker)
-        self._event(
-            pod,
-            "Warning",
-            "FailedCreatePodSandBox",
-            "Failed to create pod sandbox: rpc error: code = Unknown desc = "
-            + sandbox_error(self.rules, worker.sandbox, pod, answer.message),
-        )
+        if self._events:
+            text = sandbox_error(self.rules, worker.sandbox, pod, answer.message)
+            text = "Failed to create pod sandbox: rpc error: code = Unknown desc = " + text
+            self._event(pod, "Warning", "FailedCreatePodSandBox", text)
         self.cni.delete(agent.name, pod.namespace, pod.name, worker.sandbox)
         if not self.rules.dockershim:
             self._retry(agent, worker, BACK_OFF_PERIOD_S, self._try_sandbox_again)
@@ -391,7 +402,7 @@ class Kubelet:
             self._event(
                 worker.pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
             )
-        self._next(worker, self._draw("kubelet/sandbox"), self._run_sandbox, agent, worker)
+        self._next(worker, self._draw_sandbox(), self._run_sandbox, agent, worker)
 
     def _wait(self, worker: PodWorker) -> None:
         if worker.pod.key not in self._waiting_for_address:
@@ -423,11 +434,7 @@ class Kubelet:
         self._pull(agent, worker)
 
     def _container(self, worker: PodWorker) -> ContainerSpec:
-        spec = worker.pod.spec
-        inits = spec.init_containers
-        return (
-            inits[worker.container] if worker.container < len(inits) else spec.containers[worker.container - len(inits)]
-        )
+        return worker.pod.spec.all_containers[worker.container]
 
     def _pull(self, agent: NodeAgent, worker: PodWorker) -> None:
         """EnsureImageExists for the next container. Source: kubelet/images/image_manager.go:EnsureImageExists."""
@@ -436,8 +443,9 @@ class Kubelet:
         ready_at = agent.images.get(container.image)
         present = ready_at is not None and ready_at <= now
         if present and container.image_pull_policy != "Always":
-            self._container_event(worker, "Pulled", self.rules.image_present_message.format(image=container.image))
-            self._next(worker, self._draw("kubelet/start"), self._started, agent, worker)
+            if self._events:
+                self._container_event(worker, "Pulled", self.rules.image_present_message.format(image=container.image))
+            self._next(worker, self._draw_start(), self._started, agent, worker)
             return
         if self.settings.timed and not self._take_pull_token(agent):
             message = f'Failed to pull image "{container.image}": pull QPS exceeded'
@@ -446,20 +454,22 @@ class Kubelet:
             self._report(agent, worker.pod, waiting="ErrImagePull")
             self._retry(agent, worker, BACK_OFF_PERIOD_S, self._pull)
             return
-        self._container_event(worker, "Pulling", f'Pulling image "{container.image}"')
+        if self._events:
+            self._container_event(worker, "Pulling", f'Pulling image "{container.image}"')
         size = self.behaviour_of(worker.pod).image_bytes
-        duration = self._draw("kubelet/pull-overhead")
+        duration = self._draw_pull_overhead()
         if not present:
-            duration += round(self._draw("kubelet/pull-mib") * size / MIB, 6)
+            duration += round(self._draw_pull_mib() * size / MIB, 6)
         done = now + duration
         if ready_at is not None and ready_at > now:
-            done = max(ready_at, now + self._draw("kubelet/pull-overhead"))
+            done = max(ready_at, now + self._draw_pull_overhead())
         agent.images[container.image] = min(done, ready_at) if ready_at is not None else done
         worker.timer = self.clock.call_at(done, NODE_AGENT, self._pulled, agent, worker, now, size)
 
     def _take_pull_token(self, agent: NodeAgent) -> bool:
         now = self.clock.now
-        agent.pull_tokens = min(PULL_BURST, agent.pull_tokens + (now - agent.pull_at) * PULL_QPS)
+        tokens = agent.pull_tokens + (now - agent.pull_at) * PULL_QPS
+        agent.pull_tokens = PULL_BURST if tokens > PULL_BURST else tokens
         agent.pull_at = now
         if agent.pull_tokens < 1.0:
             return False
@@ -467,23 +477,25 @@ class Kubelet:
         return True
 
     def _pulled(self, agent: NodeAgent, worker: PodWorker, began: float, size: int) -> None:
-        took = self.clock.now - began
-        image = self._container(worker).image
-        self._container_event(worker, "Pulled", self.rules.pulled_message(image, took, size))
-        self._next(worker, self._draw("kubelet/start"), self._started, agent, worker)
+        if self._events:
+            image = self._container(worker).image
+            message = self.rules.pulled_message(image, self.clock.now - began, size)
+            self._container_event(worker, "Pulled", message)
+        self._next(worker, self._draw_start(), self._started, agent, worker)
 
     def _started(self, agent: NodeAgent, worker: PodWorker) -> None:
-        container = self._container(worker)
-        self._container_event(worker, "Created", self.rules.created_message.format(container=container.name))
-        self._container_event(worker, "Started", f"Started container {container.name}")
+        if self._events:
+            name = self._container(worker).name
+            self._container_event(worker, "Created", self.rules.created_message.format(container=name))
+            self._container_event(worker, "Started", f"Started container {name}")
         worker.container += 1
-        spec = worker.pod.spec
-        if worker.container < len(spec.init_containers) + len(spec.containers):
+        if worker.container < len(worker.pod.spec.all_containers):
             self._pull(agent, worker)
             return
         # PLEG's next list sees the containers; the sync after it reports Running
-        due = agent.relist.after(self.clock.now) if self.settings.timed else self.clock.now
-        worker.timer = self.clock.call_at(due, NODE_AGENT, self._running, agent, worker, self.clock.now)
+        now = self.clock.now
+        due = agent.relist.after(now) if self.settings.timed else now
+        worker.timer = self.clock.call_at(due, NODE_AGENT, self._running, agent, worker, now)
 
     def _running(self, agent: NodeAgent, worker: PodWorker, started_s: float) -> None:
         worker.stage = "running"
@@ -557,11 +569,11 @@ class Kubelet:
             )
         ends = deadline
         if self.behaviour_of(pod).on_term_exits:
-            ends = min(deadline, now + self._draw("kubelet/stop"))
+            ends = min(deadline, now + self._draw_stop())
         worker.kill_timer = self.clock.call_at(ends, NODE_AGENT, self._containers_ended, agent, worker)
 
     def _containers_ended(self, agent: NodeAgent, worker: PodWorker) -> None:
-        self._next(worker, self._draw("kubelet/cni-del"), self._sandbox_stopped, agent, worker)
+        self._next(worker, self._draw_cni_del(), self._sandbox_stopped, agent, worker)
 
     def _sandbox_stopped(self, agent: NodeAgent, worker: PodWorker) -> None:
         """StopPodSandbox: here the address is released and begins to cool; the slot follows with the object."""
@@ -575,7 +587,7 @@ class Kubelet:
             return
         if pod.ready:
             self.store.set_pod_status(pod, ready=False)
-        delay = self._draw("kubelet/gone-then" if self.rules.dockershim else "kubelet/gone-today")
+        delay = self._draw_gone()
         self._next(worker, delay, self._gone, agent, worker)
 
     def _gone(self, agent: NodeAgent, worker: PodWorker) -> None:
@@ -589,11 +601,9 @@ class Kubelet:
 
     def _report(self, agent: NodeAgent, pod: Pod, **fields: Any) -> None:
         """Queue a status write; it goes at once unless the kubelet's API rate limit holds it back."""
-        if not self.settings.timed:
-            self._write_status(pod, fields)
-            return
-        if not agent.reports and self._take_api_tokens(agent):
-            self._write_status(pod, fields)
+        if not self.settings.timed or (not agent.reports and self._take_api_tokens(agent)):
+            if self.store.pods.get(pod.key) is pod:
+                self.store.set_pod_status(pod, **fields)
             return
         waiting = agent.reports.get(pod.key)
         if waiting is not None and waiting[0] is pod:
@@ -607,12 +617,13 @@ class Kubelet:
     def _take_api_tokens(self, agent: NodeAgent) -> bool:
         now = self.clock.now
         rules = self.rules
-        agent.api_tokens = min(rules.kubelet_api_burst, agent.api_tokens + (now - agent.api_at) * rules.kubelet_api_qps)
+        tokens = agent.api_tokens + (now - agent.api_at) * rules.kubelet_api_qps
+        if tokens > rules.kubelet_api_burst:
+            tokens = rules.kubelet_api_burst
         agent.api_at = now
-        if agent.api_tokens < CALLS_PER_STATUS - 1e-9:
-            return False
-        agent.api_tokens -= CALLS_PER_STATUS
-        return True
+        enough = tokens >= CALLS_PER_STATUS - 1e-9
+        agent.api_tokens = tokens - CALLS_PER_STATUS if enough else tokens
+        return enough
 
     def _arm_reports(self, agent: NodeAgent) -> None:
         missing = max(CALLS_PER_STATUS - agent.api_tokens, 0.0) / self.rules.kubelet_api_qps
@@ -623,15 +634,12 @@ class Kubelet:
         while agent.reports and self._take_api_tokens(agent):
             key = next(iter(agent.reports))
             pod, fields = agent.reports.pop(key)
-            self._write_status(pod, fields)
+            if self.store.pods.get(pod.key) is pod:
+                self.store.set_pod_status(pod, **fields)
         if agent.reports:
             self._arm_reports(agent)
         else:
             self.busy -= 1
-
-    def _write_status(self, pod: Pod, fields: dict[str, Any]) -> None:
-        if self.store.pods.get(pod.key) is pod:
-            self.store.set_pod_status(pod, **fields)
 
     def _recorder(self, node: str) -> EventRecorder:
         recorder = self._recorders.get(node)
@@ -649,12 +657,6 @@ class Kubelet:
             return
         part = "initContainers" if worker.container < len(worker.pod.spec.init_containers) else "containers"
         self._event(worker.pod, type, reason, message, f"spec.{part}{{{self._container(worker).name}}}")
-
-    def _draw(self, name: str) -> float:
-        draw = self._draws.get(name)
-        if draw is None:
-            draw = self._draws[name] = sampler(self.settings.latencies[name], self._streams[name])
-        return draw()
 
 
 def _out_of(resource: str, requested: int, used: int, capacity: int) -> tuple[str, str]:

@@ -138,6 +138,7 @@ class PodSpec:
 
     __slots__ = (
         "affinity",
+        "all_containers",
         "containers",
         "facts",
         "host_network",
@@ -173,6 +174,8 @@ class PodSpec:
         self.init_containers = tuple(
             ContainerSpec(c, defaulted=defaulted) for c in manifest.get("initContainers") or ()
         )
+        #: in the order of starting
+        self.all_containers = (*self.init_containers, *self.containers)
         if not rules.sidecars:
             for container in self.init_containers:
                 container.restart_policy = ""

@@ -99,10 +99,11 @@ class Store:
     def set_pod_status(self, pod: Pod, **fields: Any) -> None:
         """PATCH pods/NAME/status by the kubelet: phase, reason, status_message, waiting, ip, host_ip, ready, restarts,
         started_s, finished_s. Setting ``ready`` sets ``ready_s`` too, if it changes."""
-        ready = fields.pop("ready", None)
-        if ready is not None and ready != pod.ready:
-            pod.ready = ready
-            pod.ready_s = self.clock.now
+        if "ready" in fields:
+            ready = fields.pop("ready")
+            if ready is not None and ready != pod.ready:
+                pod.ready = ready
+                pod.ready_s = self.clock.now
         for name, value in fields.items():
             setattr(pod, name, value)
         pod.resource_version = self.revision + 1
@@ -206,7 +207,8 @@ class Store:
 
     def get(self, kind: str, key: str) -> ApiObject | None:
         """The object of that kind and ``namespace/name`` key, or None."""
-        return self.objects.get(kind, {}).get(key)
+        room = self.objects.get(kind)
+        return None if room is None else room.get(key)
 
     def create_object(self, obj: ApiObject) -> ApiObject | Refused:
         """POST. Refused if the name is taken."""
@@ -232,7 +234,10 @@ class Store:
             return NOT_FOUND
         if expected_version is not None and expected_version != obj.resource_version:
             return CONFLICT
-        if all(getattr(obj, name) == value for name, value in fields.items()):
+        for name, value in fields.items():
+            if getattr(obj, name) != value:
+                break
+        else:
             return None
         old = snapshot(obj)
         for name, value in fields.items():

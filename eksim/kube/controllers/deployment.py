@@ -72,6 +72,8 @@ class DeploymentController:
         self._settling: ApiObject | None = None
         self.queue = WorkQueue(clock, self._process, settings.deployment_workers)
         self._specs: dict[str, DeploymentSpec] = {}
+        #: Deployment's uid → what its last sync found in order: its spec and annotations, its one ReplicaSet and its parts
+        self._in_order: dict[str, tuple[Any, ...]] = {}
         self._scaler = ReplicaSetScaler(store, client, recorder, rules)
         informers.object_handlers.setdefault(KIND, []).append(self)
         informers.object_handlers.setdefault("ReplicaSet", []).append(_ReplicaSets(self))
@@ -101,6 +103,7 @@ class DeploymentController:
     def object_deleted(self, obj: ApiObject) -> None:
         """deleteDeployment."""
         self._specs.pop(obj.key, None)
+        self._in_order.pop(obj.uid, None)
         self.queue.add(obj.key)
 
     def replica_set_changed(self, rs: ApiObject, old: ApiObject | None) -> None:
@@ -158,6 +161,10 @@ class DeploymentController:
     def _sync(self, obj: ApiObject) -> None:
         """Source: kubernetes/pkg/controller/deployment/deployment_controller.go:syncDeployment, v1.34.1."""
         d = DeploymentView(obj, self._spec_of(obj))
+        only = self._only_status_left(d) if self._in_order else None
+        if only is not None:
+            self._sync_rollout_status(d, only, [])
+            return
         replica_sets = self._claim_replica_sets(d)
         if obj.deletion_s is not None:
             new, old = self._split(d, replica_sets, create=False)
@@ -181,6 +188,33 @@ class DeploymentController:
                 self._rollout_rolling(d, new, found[1])
         else:
             self._rollout_recreate(d, replica_sets)
+
+    def _only_status_left(self, d: DeploymentView) -> ReplicaSetView | None:
+        """The Deployment's one ReplicaSet, if nothing but its status has changed since a sync found all in order."""
+        obj = d.obj
+        known = self._in_order.get(obj.uid)
+        if known is None:
+            return None
+        spec, annotations, place, rs, *parts = known
+        owned = self._informers.objects_of.get(obj.uid)
+        if (
+            obj.spec is not spec
+            or obj.annotations is not annotations
+            or obj.deletion_s is not None
+            or owned is None
+            or len(owned) != 1
+            or owned.get(place) is not rs
+            or parts[0] is not rs.spec
+            or parts[1] is not rs.annotations
+            or parts[2] is not rs.labels
+            or self._informers.orphan_objects.get("ReplicaSet")
+        ):
+            return None
+        if d.spec.deadline_s is not None:
+            progress = get_condition(d.conditions, "Progressing")
+            if progress is None or progress["reason"] == "DeploymentPaused":
+                return None
+        return self._scaler.view(rs)
 
     def _spec_of(self, obj: ApiObject) -> DeploymentSpec:
         spec = self._specs.get(obj.key)
@@ -352,13 +386,17 @@ class DeploymentController:
 
     def _rollout_rolling(self, d: DeploymentView, new: ReplicaSetView, old: list[ReplicaSetView]) -> None:
         """Source: kubernetes/pkg/controller/deployment/rolling.go:rolloutRolling, v1.34.1."""
-        if (
-            not self._scaler.reconcile_new_replica_set(d, new, old)
-            and not self._scaler.reconcile_old_replica_sets(d, new, old)
-            and old
-            and is_complete(d, d.status)
+        if not self._scaler.reconcile_new_replica_set(d, new, old) and not self._scaler.reconcile_old_replica_sets(
+            d, new, old
         ):
-            self._cleanup(d, old)
+            if old:
+                if is_complete(d, d.status):
+                    self._cleanup(d, old)
+            elif not d.wrote:
+                obj, rs = d.obj, new.obj
+                self._in_order[obj.uid] = (
+                    obj.spec, obj.annotations, f"ReplicaSet/{rs.key}", rs, rs.spec, rs.annotations, rs.labels,
+                )  # fmt: skip
         self._sync_rollout_status(d, new, old)
 
     def _rollout_recreate(self, d: DeploymentView, replica_sets: list[ReplicaSetView]) -> None:

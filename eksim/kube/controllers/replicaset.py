@@ -93,7 +93,7 @@ class SetState:
     def note(self, pod: Pod) -> bool:
         """Count the pod as it is now; whether a count changed."""
         key = pod.key
-        if not is_active(pod):
+        if pod.deletion_s is not None or pod.phase == "Succeeded" or pod.phase == "Failed":  # is_active
             return self.drop(key)
         changed = False
         if key not in self.active:
@@ -256,6 +256,14 @@ class ReplicaSetController:
         if state is None or pod.deletion_s is not None:
             return
         was_ready = pod.key in state.ready
+        if (
+            state.settled
+            and pod.ready == was_ready
+            and pod.key in state.active
+            and pod.phase != "Succeeded"
+            and pod.phase != "Failed"
+        ):
+            return  # counted as before, and nothing else to do
         if state.note(pod) or not state.settled:
             state.settled = False
             self.queue.add(state.key)
