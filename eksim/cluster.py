@@ -403,7 +403,6 @@ class Cluster:
 
     def is_settled(self) -> bool:
         """No pod is changing state, no EC2 call is out, no ipamd action is due."""
-        # asked after every instant: mostly the kubelet's count says no
         if self.kubelet.busy or self._joining or not self.controllers.is_quiet() or not self.scheduler.is_quiet():
             return False
         for name in self._nodes:

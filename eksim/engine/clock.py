@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Protocol
 
 import simpy
 
@@ -53,6 +53,24 @@ class Timer:
             self.fn = None
             args, self.args = self.args, ()  # what is done holds nothing
             fn(*args)
+
+
+class Busy(Protocol):
+    """What says by a count whether it has work at hand."""
+
+    @property
+    def busy(self) -> int:
+        """How many things it is doing."""
+
+
+class _Never:
+    """Has no work."""
+
+    __slots__ = ()
+    busy = 0
+
+
+_NEVER_BUSY = _Never()
 
 
 class Clock:
@@ -127,15 +145,18 @@ class Clock:
         """Run every event up to and including ``when``; then the time is ``when``."""
         if when < self.now:
             return
-        self._run(None, when)
+        self._run(None, when, _NEVER_BUSY)
         if self.now < when < INFINITY:
             self.now = self.env._now = when
 
-    def run_till(self, holds: Callable[[], bool], until: float) -> bool:
-        """Run instant by instant until ``holds()`` after one; False if it does not by ``until`` or when nothing is left."""
-        return self._run(holds, until)
+    def run_till(self, holds: Callable[[], bool], until: float, unless: Busy | None = None) -> bool:
+        """Run instant by instant until ``holds()`` after one; False if it does not by ``until`` or when nothing is left.
 
-    def _run(self, holds: Callable[[], bool] | None, until: float) -> bool:
+        ``unless``: while its ``busy`` is not 0, ``holds()`` is known to be false and not asked.
+        """
+        return self._run(holds, until, _NEVER_BUSY if unless is None else unless)
+
+    def _run(self, holds: Callable[[], bool] | None, until: float, unless: Busy) -> bool:
         queue = self._queue
         timers = self._timers
         env = self.env
@@ -145,7 +166,7 @@ class Clock:
             if timers and not (queue and queue[0] < timers[0]):
                 when = timers[0][0]
                 if when != now:
-                    if holds is not None and holds():
+                    if holds is not None and not unless.busy and holds():
                         return True
                     if when > until:
                         return False
@@ -163,7 +184,7 @@ class Clock:
             elif queue:
                 when = queue[0][0]
                 if when != now:
-                    if holds is not None and holds():
+                    if holds is not None and not unless.busy and holds():
                         return True
                     if when > until:
                         return False

@@ -149,7 +149,8 @@ class _Stage:
         deadline = clock.now + limit_s
         self.advance_to(clock.now)
         if self.progress is None and not self.pending:
-            return clock.run_till(condition, deadline)
+            settling = condition == self.cluster.is_settled
+            return clock.run_till(condition, deadline, self.cluster.kubelet if settling else None)
         while not condition():
             upcoming = clock.next_time()
             if upcoming > deadline or upcoming == INFINITY:

@@ -306,3 +306,7 @@ class ApiObject:
 
 
 _COPIERS.update({kind: _make_copier(kind) for kind in (Pod, Node, ApiObject)})
+#: :func:`snapshot` where the class is known
+snapshot_pod: Callable[[Pod], Pod] = _COPIERS[Pod]
+snapshot_node: Callable[[Node], Node] = _COPIERS[Node]
+snapshot_object: Callable[[ApiObject], ApiObject] = _COPIERS[ApiObject]

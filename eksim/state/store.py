@@ -13,7 +13,16 @@ from typing import Any
 from eksim.engine.clock import Clock
 from eksim.errors import BrokenInvariant, Refused
 from eksim.state.changes import Verb
-from eksim.state.objects import ApiObject, Condition, Node, Pod, Taint, snapshot
+from eksim.state.objects import (
+    ApiObject,
+    Condition,
+    Node,
+    Pod,
+    Taint,
+    snapshot_node,
+    snapshot_object,
+    snapshot_pod,
+)
 
 Watcher = Callable[[Any, Any], None]
 
@@ -113,7 +122,7 @@ class Store:
         self, pod: Pod, condition: Condition | None = None, nominated_node: str | None = None
     ) -> None:
         """The scheduler's status patch: the PodScheduled condition and/or nominatedNodeName ("" clears it)."""
-        old = snapshot(pod)
+        old = snapshot_pod(pod)
         if condition is not None:
             pod.scheduled = condition
         if nominated_node is not None:
@@ -123,7 +132,7 @@ class Store:
 
     def update_pod(self, pod: Pod, **fields: Any) -> None:
         """PUT or PATCH of a pod's metadata or mutable spec: labels, annotations, owner, spec, conditions."""
-        old = snapshot(pod)
+        old = snapshot_pod(pod)
         for name, value in fields.items():
             setattr(pod, name, value)
         pod.resource_version = self.revision + 1
@@ -170,7 +179,7 @@ class Store:
 
     def update_node(self, node: Node, **fields: Any) -> None:
         """PUT nodes/NAME: labels, annotations, taints, unschedulable, capacity, allocatable, images, conditions."""
-        old = snapshot(node)
+        old = snapshot_node(node)
         for name, value in fields.items():
             setattr(node, name, value)
         node.resource_version = self.revision + 1
@@ -239,7 +248,7 @@ class Store:
                 break
         else:
             return None
-        old = snapshot(obj)
+        old = snapshot_object(obj)
         for name, value in fields.items():
             setattr(obj, name, value)
         if bump_generation:

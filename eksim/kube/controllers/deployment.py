@@ -7,7 +7,7 @@ a sync meets. Left out: the rollback annotation of extensions/v1beta1. Called by
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from eksim.engine.clock import CONTROLLER, Clock
 from eksim.errors import Refused
@@ -46,6 +46,19 @@ KIND = "Deployment"
 MAX_RETRIES = 15
 
 
+class _InOrder(NamedTuple):
+    """What a sync found in order: the Deployment's spec and annotations, its one ReplicaSet (and under which key the
+    informers have it) and the parts of that."""
+
+    spec: Json
+    annotations: dict[str, str]
+    place: str
+    rs: ApiObject
+    rs_spec: Json
+    rs_annotations: dict[str, str]
+    rs_labels: dict[str, str]
+
+
 class DeploymentController:
     """One object for all Deployments."""
 
@@ -72,8 +85,8 @@ class DeploymentController:
         self._settling: ApiObject | None = None
         self.queue = WorkQueue(clock, self._process, settings.deployment_workers)
         self._specs: dict[str, DeploymentSpec] = {}
-        #: Deployment's uid → what its last sync found in order: its spec and annotations, its one ReplicaSet and its parts
-        self._in_order: dict[str, tuple[Any, ...]] = {}
+        #: by the Deployment's uid
+        self._in_order: dict[str, _InOrder] = {}
         self._scaler = ReplicaSetScaler(store, client, recorder, rules)
         informers.object_handlers.setdefault(KIND, []).append(self)
         informers.object_handlers.setdefault("ReplicaSet", []).append(_ReplicaSets(self))
@@ -195,18 +208,17 @@ class DeploymentController:
         known = self._in_order.get(obj.uid)
         if known is None:
             return None
-        spec, annotations, place, rs, *parts = known
         owned = self._informers.objects_of.get(obj.uid)
+        rs = None if owned is None or len(owned) != 1 else owned.get(known.place)
         if (
-            obj.spec is not spec
-            or obj.annotations is not annotations
+            rs is None
+            or rs is not known.rs
+            or obj.spec is not known.spec
+            or obj.annotations is not known.annotations
             or obj.deletion_s is not None
-            or owned is None
-            or len(owned) != 1
-            or owned.get(place) is not rs
-            or parts[0] is not rs.spec
-            or parts[1] is not rs.annotations
-            or parts[2] is not rs.labels
+            or rs.spec is not known.rs_spec
+            or rs.annotations is not known.rs_annotations
+            or rs.labels is not known.rs_labels
             or self._informers.orphan_objects.get("ReplicaSet")
         ):
             return None
@@ -394,9 +406,9 @@ class DeploymentController:
                     self._cleanup(d, old)
             elif not d.wrote:
                 obj, rs = d.obj, new.obj
-                self._in_order[obj.uid] = (
-                    obj.spec, obj.annotations, f"ReplicaSet/{rs.key}", rs, rs.spec, rs.annotations, rs.labels,
-                )  # fmt: skip
+                self._in_order[obj.uid] = _InOrder(
+                    obj.spec, obj.annotations, f"ReplicaSet/{rs.key}", rs, rs.spec, rs.annotations, rs.labels
+                )
         self._sync_rollout_status(d, new, old)
 
     def _rollout_recreate(self, d: DeploymentView, replica_sets: list[ReplicaSetView]) -> None:

@@ -429,7 +429,12 @@ class ClassTables:
         return self._up_to_date(table)
 
     def _up_to_date(self, table: ClassTable | None) -> ClassTable | None:
-        if table is None or table.affinity_matters():
+        if table is None:
+            return None
+        if table._affinity_version == self.handle.cache.affinity_version:
+            if table._affinity_matters:
+                return None
+        elif table.affinity_matters():
             return None
         if not table.usable and table._lister_version == self.handle.listers.version:
             return None

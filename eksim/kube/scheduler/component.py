@@ -324,7 +324,10 @@ class Scheduler:
         if self._inbox:
             self._drain_earlier()
         self._apply(attempt)
-        self._go_on()
+        if self._inbox:
+            self._drain()
+        self._run()
+        self._awake = False
 
     def _apply(self, attempt: Attempt) -> None:
         if attempt.chosen is not None:

@@ -305,7 +305,14 @@ class PriorityQueue:
                         worth = True
                         break
             self._in_flight.done(queued)
-            self._requeue(queued, worth)
+            if worth or queued.gate:
+                self._requeue(queued, worth)
+            else:
+                # _to_unschedulable, written out for a pod that is nowhere
+                self._tickets += 1
+                queued.ticket = self._tickets
+                queued.where = UNSCHEDULABLE
+                self.unschedulable[queued.key] = queued
             return
         moved = self.move_request_cycle >= self.scheduling_cycle
         self.done(queued)

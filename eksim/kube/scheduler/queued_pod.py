@@ -143,7 +143,9 @@ class InFlight:
             return
         queued.where = ""
         log = self._log
-        if log:
+        if not self.pods:
+            log.clear()
+        elif log:
             log.remove(queued)
             keep = 0
             while keep < len(log) and not isinstance(log[keep], QueuedPod):
