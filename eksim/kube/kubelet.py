@@ -370,7 +370,7 @@ class Kubelet:
         if pod.spec.host_network:
             self._sandbox_up(agent, worker)
             return
-        worker.sandbox = f"{self._ids.bits(256):064x}"
+        worker.sandbox = self._ids.bits(256).to_bytes(32, "big").hex()
         self._next(worker, self._draw_cni_add(), self._cni_add, agent, worker)
 
     def _cni_add(self, agent: NodeAgent, worker: PodWorker) -> None:

@@ -41,10 +41,10 @@ class RevisionHistory:
         for revision in self._informers.owned_by(KIND, obj.uid):
             same = self._templates.equal_ignore_hash(revision.extra["template"], template)
             (current if same else old).append(revision)
-        number = max([0, *(_revision(r) for r in old)]) + 1
+        number = max(map(_revision, old), default=0) + 1
         if not current:
             return self._snapshot(state, number).labels[REVISION_HASH_LABEL], old
-        kept = max(current, key=_revision)
+        kept = current[0] if len(current) == 1 else max(current, key=_revision)
         if _revision(kept) < number:
             self._client.bucket.reserve()
             self._store.update_object(kept, extra={**kept.extra, "revision": number})
