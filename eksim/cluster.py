@@ -394,10 +394,13 @@ class Cluster:
 
     def close(self) -> None:
         """Take the house apart: parts know each other in circles, which would keep it in memory until a collection."""
-        self.clock.clear()
-        for part in (self.scheduler, self.controllers, self.kubelet, self.cni, self.ec2, self.store, self.links):
+        clock = self.clock
+        clock.clear()
+        # EC2 stays whole: a turn of ipamd that is cut off here still hands it the request it had out
+        for part in (self.scheduler, self.controllers, self.kubelet, self.cni, self.store, self.links):
             vars(part).clear()
         vars(self).clear()
+        clock.clear()
 
     # -- asking -------------------------------------------------------------------------------------------------
 
