@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from struct import pack
 from typing import Any
 
 from eksim.engine.clock import Clock
@@ -38,8 +39,13 @@ class TextColumn:
         self._code_of = _Codes()
 
     def extend(self, values: tuple[str, ...]) -> None:
-        """Append values."""
-        self.codes.extend(map(self._code_of.__getitem__, values))
+        """Append values (at least one)."""
+        code_of = self._code_of
+        count = len(values)
+        if values.count(values[0]) == count:  # a column that says the same for long is common
+            self.codes.extend(array("i", [code_of[values[0]]]) * count)
+        else:
+            self.codes.frombytes(pack(f"{count}i", *map(code_of.__getitem__, values)))
 
     @property
     def texts(self) -> list[str]:
@@ -70,7 +76,7 @@ class Table:
         """Move the collected rows into the columns."""
         if self.rows:
             for column, values in zip(self.columns.values(), zip(*self.rows, strict=True), strict=True):
-                column.extend(values)
+                column.extend(values if type(column) is TextColumn else array(column.typecode, values))
             self.rows.clear()
 
     def add(self, row: tuple[Any, ...]) -> None:
