@@ -91,11 +91,13 @@ class NodeIpam:
         self.start = 0
         self.sandboxes: dict[str, Assignment] = {}
         self.on_serving: Callable[[str], None] | None = None
+        self.settings = Settings.from_env(env, rules)
         self.reset()
 
     def reset(self) -> None:
         """A process that has just begun: nothing is known."""
-        self.settings = Settings.from_env(self.env, self.rules)
+        if self.settings.env is not self.env:  # an environment is replaced, never changed
+            self.settings = Settings.from_env(self.env, self.rules)
         self.prefix_mode = False
         self.limits = Limits(0, 0)
         self.datastore: Datastore | None = None

@@ -83,11 +83,6 @@ class Settings:
         getWarmPrefixTarget, getMaxENI, v1.23.1.
         """
 
-        key = (id(rules), *env.items())
-        known = _READ.get(key)
-        if known is not None and known[1] is rules:
-            return known[0]
-
         def flag(name: str, default: bool) -> bool:
             return parse_bool(env.get(name, ""), default)
 
@@ -95,7 +90,7 @@ class Settings:
         cooldown = atoi(env.get("IP_COOLDOWN_PERIOD", "")) if rules.cooldown_setting else None
         imds_only = flag("ENABLE_IMDS_ONLY_MODE", False)
         provisioning = not (imds_only or flag("DISABLE_NETWORK_RESOURCE_PROVISIONING", False))
-        settings = Settings(
+        return Settings(
             env=env,
             warm_eni_target=_not_negative(env, "WARM_ENI_TARGET", 1),
             warm_ip_target=_not_negative(env, "WARM_IP_TARGET", 0),
@@ -115,15 +110,6 @@ class Settings:
             cluster_name=env.get("CLUSTER_NAME", ""),
             veth_prefix=env.get("AWS_VPC_K8S_CNI_VETHPREFIX", "") or "eni",
         )
-        if len(_READ) >= READ_MAX:
-            _READ.clear()
-        _READ[key] = (settings, rules)
-        return settings
-
-
-#: what was read from which environment by which release: every node of a cluster reads the same
-_READ: dict[tuple[object, ...], tuple[Settings, CniRules]] = {}
-READ_MAX = 1024
 
 
 def refusal_to_start(env: Mapping[str, str], rules: CniRules) -> str:
