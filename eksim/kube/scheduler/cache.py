@@ -102,7 +102,8 @@ class Cache:
         self.order: list[NodeInfo] = []
         self.snapshot: dict[str, NodeInfo] = {}
         self.order_version = 0
-        self._tree_changed = False
+        #: nodes came or went since the order was listed
+        self.tree_changed = False
         #: rows of nodes that changed, oldest first; a new ``log_epoch`` means: forget what you know
         self.log: list[int] = []
         self.log_epoch = 0
@@ -314,7 +315,7 @@ class Cache:
             del self.nodes[node.name]
         self.tree.remove_node(node)
         self._remove_images(node)
-        self._tree_changed = True
+        self.tree_changed = True
         self.affinity_nodes.pop(node.name, None)
         self.anti_nodes.pop(node.name, None)
         self._changed(info)
@@ -340,7 +341,7 @@ class Cache:
         assert info.node is not None
         info.kind = self._kind_of(info.node)
         if self.snapshot.get(info.name) is not info:
-            self._tree_changed = True
+            self.tree_changed = True
         if info.with_affinity:
             self.affinity_nodes[info.name] = info
             if info.with_required_anti:
@@ -361,8 +362,8 @@ class Cache:
 
         Source: kubernetes/pkg/scheduler/backend/cache/cache.go:UpdateSnapshot, v1.34.1.
         """
-        if self._tree_changed:
-            self._tree_changed = False
+        if self.tree_changed:
+            self.tree_changed = False
             relist = False
             current = {name: info for name, info in self.nodes.items() if info.node is not None}
             for name, info in current.items():

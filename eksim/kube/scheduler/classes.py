@@ -61,7 +61,7 @@ class ClassTable:
         self._affinity_version = -1
         self._affinity_matters = False
         self.places = Places(self.class_of, self.by_number)
-        self._refusal: tuple[int, Diagnosis, str] | None = None
+        self._refusal: tuple[int, tuple[Diagnosis, str, str | None]] | None = None
 
     # -- what the kind of pod needs ---------------------------------------------------------------------------------
 
@@ -365,13 +365,15 @@ class ClassTable:
                     helped = sum(count for status, count in diagnosis.counts if status.code == UNSCHEDULABLE)
                     counts = [(preemption.NO_VICTIMS, helped), (preemption.NOT_HELPFUL, diagnosis.nodes - helped)]
                     diagnosis.preemption_counts = [(status, count) for status, count in counts if count]
-            known = self._refusal = (self.version, diagnosis, diagnosis.message(rules, claims=claims))
-        diagnosis = known[1]
-        nominated: str | None = None
-        if self.framework.preempts and not diagnosis.preemption_message:
-            potential = any(status.code == UNSCHEDULABLE for status, _ in diagnosis.counts)
-            nominated = "" if rules.postfilter_message or not potential else None
-        return diagnosis, known[2], nominated
+            nominated: str | None = None
+            if self.framework.preempts and not diagnosis.preemption_message:
+                potential = any(status.code == UNSCHEDULABLE for status, _ in diagnosis.counts)
+                nominated = "" if rules.postfilter_message or not potential else None
+            known = self._refusal = (
+                self.version,
+                (diagnosis, diagnosis.message(rules, claims=claims), nominated),
+            )
+        return known[1]
 
 
 class ClassTables:
@@ -438,6 +440,15 @@ class ClassTables:
             return None
         if not table.usable and table._lister_version == self.handle.listers.version:
             return None
+        cache = self.handle.cache
+        if (
+            table._cursor == len(cache.log)
+            and table._order_version == cache.order_version
+            and table._epoch == cache.log_epoch
+            and table._lister_version == self.handle.listers.version
+            and (table._images_version == cache.images_version or not cache.images)
+        ):
+            return table if table.usable else None
         table.sync()
         return table if table.usable else None
 

@@ -23,7 +23,7 @@ from eksim.kube.scheduler.nominator import Nominator
 from eksim.kube.scheduler.preemption import NOT_HELPFUL, Candidate, Evaluator, Outcome
 from eksim.kube.scheduler.queue import PriorityQueue
 from eksim.kube.scheduler.queued_pod import QueuedPod
-from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
+from eksim.kube.scheduler.sampling import MIN_FEASIBLE_NODES_TO_FIND, num_feasible_nodes_to_find
 from eksim.state.objects import Pod
 from eksim.versions import SchedulerRules
 
@@ -222,13 +222,15 @@ class Scheduler:
         Source: schedule_one.go:schedulePod, schedulingCycle, v1.34.1; generic_scheduler.go:Schedule, v1.21.9.
         """
         attempt = Attempt(queued, self.next_start_node_index)
-        order = self.cache.update_snapshot()
+        order = self.cache.update_snapshot() if self.cache.tree_changed else self.cache.order
         attempt.nodes = nodes = len(order)
         if not order:
             attempt.message = NO_NODES
             attempt.nominated = "" if self.rules.postfilter_message else None
             return attempt
-        attempt.find = num_feasible_nodes_to_find(nodes, framework.percentage_of_nodes_to_score)
+        attempt.find = nodes
+        if nodes >= MIN_FEASIBLE_NODES_TO_FIND:
+            attempt.find = num_feasible_nodes_to_find(nodes, framework.percentage_of_nodes_to_score)
         pod = queued.info
         if not detail and self._schedule_by_classes(framework, pod, attempt):
             return attempt

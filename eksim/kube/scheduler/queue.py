@@ -240,15 +240,17 @@ class PriorityQueue:
 
         Source: active_queue.go:unlockedPop, v1.34.1.
         """
-        queued = self._head(self._active)
-        if queued is not None:
-            heappop(self._active)
-        elif self.rules.pop_from_backoff:
+        queued: QueuedPod | None = None
+        active = self._active
+        while active and queued is None:
+            _, _, ticket, candidate = heappop(active)
+            if candidate.ticket == ticket:
+                queued = candidate
+        if queued is None and self.rules.pop_from_backoff:
             queued = self._head(self._backoff)
-            if queued is None:
-                return None
-            heappop(self._backoff)
-        else:
+            if queued is not None:
+                heappop(self._backoff)
+        if queued is None:
             return None
         if queued.where == ACTIVE:
             self.active_count -= 1
