@@ -83,7 +83,11 @@ def one(which: str) -> None:
     before = time.process_time()
     end, checksum = heapq_loop(pods) if which == "heapq" else engine(pods, which == "engine-recorder")
     cpu = time.process_time() - before
-    print(json.dumps({"us_per_event": cpu / (PODS * STAGES) * 1e6, "end_s": end, "checksum": checksum, "rss_mib": own_rss_mib()}))
+    print(
+        json.dumps(
+            {"us_per_event": cpu / (PODS * STAGES) * 1e6, "end_s": end, "checksum": checksum, "rss_mib": own_rss_mib()}
+        )
+    )
 
 
 def main() -> None:

@@ -21,9 +21,10 @@ SETTINGS = (
     {},
     {"vpcCni.env.WARM_IP_TARGET": "2"},
     {"vpcCni.env.MINIMUM_IP_TARGET": "10", "vpcCni.env.WARM_IP_TARGET": "2"},
-    {"vpcCni.env.ENABLE_PREFIX_DELEGATION": "true", "vpcCni.env.WARM_PREFIX_TARGET": "1"},
 )
-
+PREFIXES = {"vpcCni.env.ENABLE_PREFIX_DELEGATION": "true", "vpcCni.env.WARM_PREFIX_TARGET": "1"}
+#: The fourth setting where the hypervisor has no prefixes.
+WITHOUT_PREFIXES = {"vpcCni.env.WARM_ENI_TARGET": "2"}
 
 CHECKED = (
     "instance_type", "nodes", "pods_running", "pods_pending", "settled_s", "enis", "ec2_calls", "start_p99_s",
@@ -36,10 +37,16 @@ def one(jobs: int, simulate_all: bool, step: int) -> None:
     from eksim.sweep.file import plan_from_flags
     from eksim.sweep.runner import run_sweep
 
-    names = [t.name for t in types.match("*") if t.vcpu is not None][::step]
+    chosen = [t for t in types.match("*") if t.vcpu is not None][::step]
+    nitro = [t.name for t in chosen if t.is_nitro]
+    others = [t.name for t in chosen if not t.is_nitro]
+    parts = [([t.name for t in chosen], setting) for setting in SETTINGS]
+    parts += [(nitro, PREFIXES), (others, WITHOUT_PREFIXES)]
     rows = []
     took = cpu = 0.0
-    for setting in SETTINGS:
+    for names, setting in parts:
+        if not names:
+            continue
         settings = [f"{path}={value}" for path, value in setting.items()]
         plan = plan_from_flags(BASE, instance_type=",".join(names), nodes="1..6", settings=settings)
         before = time.perf_counter()
