@@ -198,7 +198,10 @@ def pool_adds_up(store: Store, picture: Picture) -> Iterator[str]:
     count: dict[str, int] = {}
     for node, _, _, _ in picture.assigned:
         count[node] = count.get(node, 0) + 1
+    unsure = {node: None for node, _ in picture.taken}
     for node, (_, total, assigned, cooling) in picture.pools.items():
+        if node in unsure:
+            continue
         if assigned + cooling > total or assigned < 0 or cooling < 0:
             yield f"{node}: {assigned} assigned + {cooling} cooling of {total}"
         if assigned > count.get(node, 0):

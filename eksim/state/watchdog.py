@@ -300,6 +300,10 @@ class Watchdog:
         if call.background:
             return
         taken = self._taken.get(node, {})
+        if call.error and call.api == "UnassignPrivateIpAddresses":
+            # the datastore has forgotten them all the same, and when they were released; they may come back as new ones
+            for address in _addresses(call.items):
+                self._released.pop((node, address), None)
         if not call.error and call.api == "UnassignPrivateIpAddresses":
             for address in _addresses(call.items):
                 taken.pop(address, None)

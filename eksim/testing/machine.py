@@ -34,7 +34,8 @@ from eksim.play.judge import judge, watch
 from eksim.play.steps import Player
 from eksim.scenario.load import LoadedScenario, load_scenario, load_scenario_data
 from eksim.scenario.schema import Step
-from eksim.state.invariants import Violation
+from eksim.state.invariants import Violation, unfinished
+from eksim.state.objects import Pod
 from eksim.testing import strategies
 from eksim.testing.strategies import Document, seconds
 
@@ -55,6 +56,9 @@ APIS = (
     "UnassignPrivateIpAddresses",
     "metadata",
 )
+
+#: The most pods that fill a node in one move.
+FILL_MAX = 16
 
 number = st.integers(0, 31)
 
@@ -149,8 +153,8 @@ class ClusterMachine(RuleBasedStateMachine):
         self.cluster.clock.run_until(self.cluster.clock.now)
 
     def advance_to_ms(self, when_ms: int) -> None:
-        """Let time pass until ``when_ms`` milliseconds since the start; not back."""
-        if when_ms > self.now_ms:
+        """Let time pass until ``when_ms`` milliseconds since the start, what is due then included; not back."""
+        if when_ms >= self.now_ms:
             self.now_ms = when_ms
             self.cluster.clock.run_until(when_ms * 1_000_000 / 10**9)
 
@@ -224,6 +228,41 @@ class ClusterMachine(RuleBasedStateMachine):
         until = cooling[n % len(cooling)][2]
         self.advance_to_ms(round(until * 1000) + around)
 
+    @precondition(lambda self: self.history and self.cluster.watchdog.cooling())
+    @rule(n=number, around=st.sampled_from(AROUND_MS))
+    def fill_as_it_cools(self, n: int, around: int) -> None:
+        """Pods fill a node just when one of its addresses has cooled, or nearly so."""
+        assert self.cluster.watchdog is not None
+        self._fill_at(self.cluster.watchdog.cooling(), n, around)
+
+    @precondition(lambda self: self.history and self._holders())
+    @rule(n=number, count=st.integers(1, 3), around=st.sampled_from(AROUND_MS))
+    def replace_as_it_cools(self, n: int, count: int, around: int) -> None:
+        """Pods go, and others fill their node just when the address of one has cooled, or nearly so."""
+        assert self.cluster.watchdog is not None
+        node = _pick(self._holders(), n).node
+        for pod in [pod for pod in self._holders() if pod.node == node][:count]:
+            self._delete(pod)
+        for _ in range(4):
+            self.advance_to_ms(self.now_ms + 1000)
+            cooling = [entry for entry in self.cluster.watchdog.cooling() if entry[0] == node]
+            if cooling:
+                self._fill_at(cooling[-1:], 0, around)
+                break
+
+    def _holders(self) -> list[Pod]:
+        return [p for p in self.cluster.store.pods.values() if p.ip and not p.spec.host_network and p.deletion_s is None]
+
+    def _fill_at(self, cooling: list[tuple[str, int, float]], n: int, around: int) -> None:
+        node, _, until = _pick(cooling, n)
+        self.advance_to_ms(round(until * 1000) + around)
+        spec = {
+            "containers": [{"name": "c", "image": "registry.example/app:1"}],
+            "nodeSelector": {"kubernetes.io/hostname": node},
+        }
+        for _ in range(min(self.free_slots(node), FILL_MAX)):
+            self._make_pod(spec)
+
     # -- workloads ----------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.deployments())
@@ -237,9 +276,12 @@ class ClusterMachine(RuleBasedStateMachine):
     def create_pods(self, count: int, spec: Document) -> None:
         """Bare pods come."""
         for _ in range(count):
-            self._pods_made += 1
-            metadata = {"name": f"pod-{self._pods_made}"}
-            self.act({"apply": {"manifest": {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}}})
+            self._make_pod(spec)
+
+    def _make_pod(self, spec: Document) -> None:
+        self._pods_made += 1
+        metadata = {"name": f"pod-{self._pods_made}"}
+        self.act({"apply": {"manifest": {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}}})
 
     @precondition(lambda self: self.cluster.store.pods)
     @rule(n=number, count=st.integers(1, 4))
@@ -248,8 +290,11 @@ class ClusterMachine(RuleBasedStateMachine):
         for _ in range(min(count, len(self.cluster.store.pods))):
             pods = list(self.cluster.store.pods.values())
             pod = pods[n % len(pods)]
-            self.act({"delete": {"kind": "pod", "name": pod.name, "namespace": pod.namespace}})
+            self._delete(pod)
             n += 1
+
+    def _delete(self, pod: Pod) -> None:
+        self.act({"delete": {"kind": "pod", "name": pod.name, "namespace": pod.namespace}})
 
     @precondition(lambda self: len(self.deployments()) < 4)
     @rule(workload=st.integers(0, 3).flatmap(lambda i: strategies.workloads(strategies.deployments(f"app-{i}"))))
@@ -335,6 +380,11 @@ class ClusterMachine(RuleBasedStateMachine):
     def node(self, n: int) -> str:
         """The name of one of the nodes, whatever ``n``."""
         return str(_pick(list(self.cluster.store.nodes), n))
+
+    def free_slots(self, node: str) -> int:
+        """How many pods more the node takes."""
+        there = self.cluster.store.nodes.get(node)
+        return 0 if there is None else max(there.allocatable.get("pods", 0) - unfinished(self.cluster.store, node), 0)
 
     def environments(self) -> SearchStrategy[Document]:
         """Settings that the cluster's release of the VPC CNI knows."""
