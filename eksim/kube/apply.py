@@ -11,7 +11,7 @@ from typing import Any
 from eksim.engine.shared import shared
 from eksim.engine.streams import Stream
 from eksim.errors import Refused
-from eksim.kube.template import default_pod_template, default_template_of, default_workload
+from eksim.kube.template import default_annotations, default_pod_template, default_template_of, default_workload
 from eksim.names import uid
 from eksim.state.objects import ApiObject, Json, Pod
 from eksim.state.podspec import PodSpec
@@ -109,8 +109,11 @@ class Applier:
         if found is not None:
             changed = found.spec != spec
             fields: dict[str, Any] = {"spec": spec, "labels": labels, "extra": extra}
-            if annotations:
-                fields["annotations"] = {**found.annotations, **annotations}
+            template_changed = found.spec.get("template") != spec.get("template")
+            merged = {**found.annotations, **annotations}
+            merged = default_annotations(kind, merged, former=found.annotations, template_changed=template_changed)
+            if merged != found.annotations:
+                fields["annotations"] = merged
             refused = self.store.update_object(found, bump_generation=changed, **fields)
             return refused or found
         obj = ApiObject(
@@ -120,7 +123,7 @@ class Applier:
             spec,
             api_version=document["apiVersion"],
             labels=labels,
-            annotations=annotations,
+            annotations=default_annotations(kind, annotations),
             uid=uid(self.names),
             extra=extra,
         )
