@@ -80,7 +80,7 @@ class Clock:
     are bare tuples. ``now`` is kept equal in both.
     """
 
-    __slots__ = ("_queue", "_sequence", "_timers", "env", "now")
+    __slots__ = ("_next", "_queue", "_timers", "env", "now")
 
     def __init__(self) -> None:
         self.env = simpy.Environment()
@@ -89,15 +89,16 @@ class Clock:
         # SimPy has no public way to schedule at an absolute time; its heap of (time, priority, sequence, event) is the
         # structure that its processes wait in, and its counter gives the order within an instant.
         self._queue: Any = self.env._queue
-        self._sequence = self.env._eid
+        self._next = self.env._eid.__next__
         # (time, rank, sequence, function, arguments), or (time, rank, sequence, timer, None); no two sequences are equal,
         # in SimPy's heap neither, so that entries of both compare as they are
         self._timers: list[tuple[float, int, int, Any, Any]] = []
 
     def arm(self, when: float, rank: int, fn: Callable[..., None], *args: Any) -> None:
         """Call ``fn(*args)`` at the absolute time ``when`` (not before now), in the order of ``rank``; not to be cancelled."""
-        now = self.now
-        heappush(self._timers, (when if when > now else now, rank, next(self._sequence), fn, args))
+        if when < self.now:
+            when = self.now
+        heappush(self._timers, (when, rank, self._next(), fn, args))
 
     def call_at(self, when: float, rank: int, fn: Callable[..., None], *args: Any) -> Timer:
         """Like :meth:`arm`, with a handle that can cancel it."""
@@ -105,7 +106,7 @@ class Clock:
         if when < now:
             when = now
         timer = Timer(when, fn, args)
-        heappush(self._timers, (when, rank, next(self._sequence), timer, None))
+        heappush(self._timers, (when, rank, self._next(), timer, None))
         return timer
 
     def call_after(self, delay_s: float, rank: int, fn: Callable[..., None], *args: Any) -> Timer:
@@ -121,7 +122,7 @@ class Clock:
         event = simpy.Event(self.env)
         event._ok = True
         event._value = None
-        heappush(self._queue, (when if when > self.now else self.now, rank, next(self._sequence), event))
+        heappush(self._queue, (when if when > self.now else self.now, rank, self._next(), event))
         return event
 
     def sleep(self, delay_s: float, rank: int = NETWORK) -> simpy.Event:
