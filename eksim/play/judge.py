@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from eksim.cluster import Cluster
 from eksim.cni.settings import atoi
+from eksim.kube.scheduler.queue import LEFTOVER_FLUSH_S
 from eksim.state.invariants import Picture, SandboxPicture, TypePicture, Violation, WorkerPicture, violations
 from eksim.state.network import RESERVED
 from eksim.state.watchdog import Watchdog
@@ -62,6 +63,11 @@ def _add_scheduler(cluster: Cluster, picture: Picture) -> None:
             picture.requested[name] = usage.requested
     picture.assumed = {key: info.node for key, info in scheduler.core.cache.assumed.items()}
     picture.schedulers = tuple(scheduler.core.profiles)
+    picture.leftover_s = scheduler.rules.leftover_s + LEFTOVER_FLUSH_S
+    if scheduler.rules.queueing_hints:
+        picture.silent = {}
+    elif cluster.watchdog is not None:
+        picture.silent = cluster.watchdog.silent()
     for key, pod in cluster.store.pods.items():
         if not pod.node:
             place = scheduler.place_of(key)
@@ -97,6 +103,11 @@ class ClusterFacts:
         """ipamd's datastore: sandbox → address."""
         cni = self._cluster.cni
         return {key: address for key, address, _ in cni.assignments(node)} if node in cni.nodes else {}
+
+    def assumed_on(self, pod: str) -> str:
+        """The node on which the scheduler assumes the pod to be."""
+        info = self._cluster.scheduler.core.cache.assumed.get(pod)
+        return "" if info is None else info.node
 
     def picture(self) -> Picture:
         """The whole picture, which is dear: for a change that looks wrong."""

@@ -93,7 +93,8 @@ class Picture:
     pools: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
     #: sandboxes that ended while ipamd could not be told (their address stays assigned until it starts again)
     unheard: dict[str, None] = field(default_factory=dict)
-    #: (node, address) that others took from the node's ENIs at some time (known only with a watchdog)
+    #: (node, address) that others took from the node's ENIs at some time, or that ipamd did not find when it started
+    #: (known only with a watchdog): a pod may have them, and ipamd give them out again
     taken: dict[tuple[str, int], None] = field(default_factory=dict)
     types: dict[str, TypePicture] = field(default_factory=dict)
     #: pending pod → (place in the scheduler's queue, attempts, since when)
@@ -102,6 +103,10 @@ class Picture:
     requested: dict[str, Mapping[str, int]] = field(default_factory=dict)
     #: pod → node on which the scheduler assumes it while the binding is under way
     assumed: dict[str, str] = field(default_factory=dict)
+    #: node → when room was made there of which no event tells (a nominated pod went, in releases that keep silent then);
+    #: None: not known, and then pods count only that have waited longer than ``leftover_s``, after which all are retried
+    silent: dict[str, float] | None = None
+    leftover_s: float = 0.0
     #: names of the schedulers' profiles: whose pods the scheduler looks after
     schedulers: tuple[str, ...] = ("default-scheduler",)
 
@@ -379,9 +384,9 @@ def scheduler_counts_what_is_there(store: Store, picture: Picture) -> Iterator[s
 def pending_for_a_reason(store: Store, picture: Picture) -> Iterator[str]:
     """A Pending pod fits nowhere, or it is in activeQ or backoffQ (or being tried, or bound).
 
-    Whatever makes room on a node is an event that the plugin which refused the node has registered for; so a pod that
-    waits among the unschedulable ones and fits a node was refused without reason, or an event was lost. Pods with rules
-    between pods (affinity, spread, host ports) are left out.
+    Nearly all that makes room on a node is an event that the plugin which refused the node has registered for; so a pod
+    that waits among the unschedulable ones and fits a node was refused without reason, or an event was lost. Left out:
+    pods with rules between pods (affinity, spread, host ports), and room that comes of what no event tells of.
     """
     if not picture.full:
         return
@@ -400,7 +405,10 @@ def pending_for_a_reason(store: Store, picture: Picture) -> Iterator[str]:
         return
     room = Room(store, picture)
     for pod, (_, attempts, since) in waiting:
-        node = room.node_for(pod)
+        if picture.silent is None and store.clock.now - since <= picture.leftover_s:
+            continue
+        silent = picture.silent or {}
+        node = next((name for name in room.nodes_for(pod) if silent.get(name, -1.0) < since), None)
         if node is not None:
             said = pod.scheduled.message if pod.scheduled is not None else "nothing"
             yield (
@@ -422,7 +430,7 @@ class Room:
         for pod in store.pods.values():
             if pod.nominated_node and not pod.node:
                 self.nominated.setdefault(pod.nominated_node, []).append(pod)
-        self._known: dict[tuple[int, bool], str | None] = {}
+        self._known: dict[int, list[str]] = {}
 
     def words(self, node: str) -> str:
         """The node's use in words."""
@@ -431,15 +439,14 @@ class Room:
             for resource, amount in self.store.nodes[node].allocatable.items()
         )
 
-    def node_for(self, pod: Pod) -> str | None:
-        """The first node that the pod fits, or None; pods of one template are looked at once."""
-        key = (id(pod.spec), bool(self.nominated))
-        if key in self._known and not self.nominated:
-            return self._known[key]
-        found = None
-        if not has_rules_between_pods(pod.spec):
-            found = next((name for name, node in self.store.nodes.items() if self._fits(pod, node)), None)
-        self._known[key] = found
+    def nodes_for(self, pod: Pod) -> list[str]:
+        """The nodes that the pod fits; pods of one template are looked at once, unless there are nominations."""
+        found = None if self.nominated else self._known.get(id(pod.spec))
+        if found is None:
+            found = []
+            if not has_rules_between_pods(pod.spec):
+                found = [name for name, node in self.store.nodes.items() if self._fits(pod, node)]
+            self._known[id(pod.spec)] = found
         return found
 
     def _fits(self, pod: Pod, node: Node) -> bool:

@@ -41,6 +41,8 @@ MIN_ENI_LIFETIME_S = 60.0
 #: Calls of one decrease follow one another at once.
 SAME_DECREASE_S = 1.0
 EPSILON_S = 1e-6
+#: The longest that a binding takes to fail.
+BINDING_S = 1.0
 NEVER = float("-inf")
 
 
@@ -162,6 +164,9 @@ class Facts(Protocol):
     def assigned(self, node: str) -> dict[str, int]:
         """ipamd's datastore: sandbox → address."""
 
+    def assumed_on(self, pod: str) -> str:
+        """The node on which the scheduler assumes the pod (namespace/name) to be; "" if it does not."""
+
     def picture(self) -> Picture:
         """The whole picture of this moment."""
 
@@ -191,6 +196,7 @@ class Watchdog:
         self._freed: dict[str, None] = {}
         #: pod → attempts at which it was refused although it fitted, and the words
         self._suspects: dict[str, tuple[int, str]] = {}
+        self._silent: dict[str, float] = {}
         for verb, watcher in (
             (Verb.ADDRESS_ASSIGNED, self._assigned),
             (Verb.ADDRESS_RELEASED, self._gave_back),
@@ -203,6 +209,7 @@ class Watchdog:
             (Verb.POD_BOUND, self._pod_bound),
             (Verb.POD_STATUS, self._pod_status),
             (Verb.POD_CONDITION, self._pod_condition),
+            (Verb.POD_DELETED, self._pod_deleted),
         ):
             store.watch(verb, watcher)
 
@@ -222,8 +229,13 @@ class Watchdog:
         return found
 
     def taken(self) -> dict[tuple[str, int], None]:
-        """(node, address) that others took from a node's ENIs: pods may go on using them, and ipamd may get them anew."""
+        """(node, address) that others took from a node's ENIs, or that ipamd did not find when it started: pods go on using
+        them, and ipamd may get them anew."""
         return {(node, address): None for node, addresses in self._taken.items() for address in addresses}
+
+    def silent(self) -> dict[str, float]:
+        """node → when last room was made there of which a scheduler without hints hears nothing."""
+        return self._silent
 
     def cooling(self) -> list[tuple[str, int, float]]:
         """(node, address, until when it cools) of what was released and not used since, oldest first."""
@@ -262,6 +274,7 @@ class Watchdog:
         known = self._facts.assigned(node)
         in_use = self._in_use.get(node, {})
         self._in_use[node] = {address: key for address, key in in_use.items() if known.get(key) == address}
+        self._taken.setdefault(node, {}).update({a: None for a, key in in_use.items() if known.get(key) != a})
 
     # -- ENIs -------------------------------------------------------------------------------------------------------
 
@@ -376,7 +389,19 @@ class Watchdog:
                 f"{pod.node}'s kubelet refuses {pod.key} ({pod.reason}) with {used} of {limit} used, {asked} asked",
             )
 
+    def _pod_deleted(self, pod: Pod, _: Any) -> None:
+        if pod.node:
+            return
+        if pod.nominated_node:
+            self._silent[pod.nominated_node] = self._clock.now
+        assumed_on = self._facts.assumed_on(pod.key)
+        if assumed_on:
+            # it counts there until its binding has failed
+            self._silent[assumed_on] = self._clock.now + BINDING_S
+
     def _pod_condition(self, pod: Pod, old: Pod) -> None:
+        if old.nominated_node and old.nominated_node != pod.nominated_node:
+            self._silent[old.nominated_node] = self._clock.now
         condition = pod.scheduled
         if pod.node or condition is None or condition.reason != "Unschedulable" or condition is old.scheduled:
             return
@@ -385,7 +410,7 @@ class Watchdog:
         if place is None or place[0] != "unschedulable":
             return
         room = Room(self._store, picture)
-        node = room.node_for(pod)
+        node = next(iter(room.nodes_for(pod)), None)
         if node is not None:
             words = (
                 f"{pod.key} is refused at {self._clock.now:g} s ({condition.message!r}) and fits {node}: "
