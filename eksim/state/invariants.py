@@ -103,7 +103,8 @@ class Picture:
     requested: dict[str, Mapping[str, int]] = field(default_factory=dict)
     #: pod → node on which the scheduler assumes it while the binding is under way
     assumed: dict[str, str] = field(default_factory=dict)
-    #: node → when room was made there of which no event tells (a nominated pod went, in releases that keep silent then);
+    #: node → when room was made there of which no event tells (in releases without hints: a nominated pod went, or the
+    #: node changed while it was full);
     #: None: not known, and then pods count only that have waited longer than ``leftover_s``, after which all are retried
     silent: dict[str, float] | None = None
     leftover_s: float = 0.0

@@ -205,6 +205,8 @@ class Watchdog:
             (Verb.ENI_DETACHED, self._eni_detached),
             (Verb.ENI_ADDRESSES, self._eni_addresses),
             (Verb.EC2_CALL, self._called),
+            (Verb.NODE_ADDED, self._node_changed),
+            (Verb.NODE_UPDATED, self._node_changed),
             (Verb.NODE_DELETED, self._node_deleted),
             (Verb.POD_BOUND, self._pod_bound),
             (Verb.POD_STATUS, self._pod_status),
@@ -234,7 +236,7 @@ class Watchdog:
         return {(node, address): None for node, addresses in self._taken.items() for address in addresses}
 
     def silent(self) -> dict[str, float]:
-        """node → when last room was made there of which a scheduler without hints hears nothing."""
+        """node → when last room was, or may have been, made there of which a scheduler without hints does not hear."""
         return self._silent
 
     def cooling(self) -> list[tuple[str, int, float]]:
@@ -350,6 +352,10 @@ class Watchdog:
         ):
             shown = ", ".join(map(format_item, call.items[:4]))
             self._break(name, f"{detail} ({shown})" if shown else detail)
+
+    def _node_changed(self, node: Any, _: Any) -> None:
+        # 1.22 to 1.31 drop a node's event for pods that do not fit it then (preCheckForNode), and do not make up for it
+        self._silent[node.name] = self._clock.now
 
     def _node_deleted(self, node: Any, _: Any) -> None:
         self._in_use.pop(node.name, None)

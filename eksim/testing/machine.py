@@ -196,7 +196,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def write(self, path: Path) -> Path:
         """Write :meth:`scenario` as a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(self.scenario(), sort_keys=False, width=110)
+        text = yaml.dump(self.scenario(), Dumper=_Plain, sort_keys=False, width=110)
         path.write_text(f"# Written by {type(self).__name__}; replay with: eksim run {path}\n{text}")
         return path
 
@@ -389,6 +389,13 @@ class ClusterMachine(RuleBasedStateMachine):
     def environments(self) -> SearchStrategy[Document]:
         """Settings that the cluster's release of the VPC CNI knows."""
         return strategies.cni_settings(self.cluster.spec.vpc_cni.version)
+
+
+class _Plain(yaml.SafeDumper):
+    """YAML without anchors: every manifest is written out."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def explore(machine: type[ClusterMachine], *, moves: int = 2000, moves_per_run: int = 40, shrink: bool = True) -> None:
