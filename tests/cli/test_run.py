@@ -165,7 +165,9 @@ def test_ctrl_c_keeps_partial_results_and_marks_them(tmp_path):
 
 #: The command as it is, saying when the steps have begun.
 _INTERRUPTED = """
-import sys
+import signal, sys
+# a shell's background job is started with SIGINT ignored, and its children are too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from eksim.play import steps
 act = steps.Player.act
 def told(self, index, step):
