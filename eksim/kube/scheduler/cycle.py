@@ -8,6 +8,7 @@ records events and evicts. Called by the component and by the replay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, Protocol
 
 from eksim.kube.scheduler import events as ev
@@ -204,9 +205,13 @@ class Scheduler:
 
         Source: schedule_one.go:handleBindingCycleError, v1.34.1; scheduler.go:scheduleOne, v1.21.9.
         """
+        assumed = self.cache.assumed.get(queued.key)
         self.cache.forget_pod(queued.key)
         if self.rules.events_by_plugin:
-            self.queue.move_all(ev.ASSIGNED_POD_DELETE, queued.pod, None)
+            # hints are asked about the pod as it was assumed: on its node
+            gone = copy(queued.pod)
+            gone.node = gone.node or (assumed.node if assumed is not None else "")
+            self.queue.move_all(ev.ASSIGNED_POD_DELETE, gone, None)
         alive = self.alive(queued.key)
         if alive is not None and not alive.node and queued.key not in self.queue.pods:
             queued.plugins = {}
