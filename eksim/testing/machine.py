@@ -1,8 +1,8 @@
 """A rule-based state machine over a running cluster: random moves, every invariant after each of them.
 
-Subclass :class:`ClusterMachine` with rules and invariants of your own; what fails is shrunk by hypothesis to the fewest
-moves, and those are written to a scenario file that ``eksim run`` replays. A move is a step of a scenario, acted out by
-the same code that acts out a scenario's steps (:meth:`ClusterMachine.act`), or time that passes
+Subclass :class:`ClusterMachine` with rules and invariants of your own; what fails is made as small as it can be (see
+:mod:`eksim.testing.reduce`) and written to a scenario file that ``eksim run`` replays. A move is a step of a scenario, acted
+out by the same code that acts out a scenario's steps (:meth:`ClusterMachine.act`), or time that passes
 (:meth:`ClusterMachine.advance_to_ms`); that is what makes every run a scenario. Needs the extra ``eksim[test]``.
 """
 
@@ -30,13 +30,16 @@ from hypothesis.stateful import (
 from hypothesis.strategies import SearchStrategy
 
 from eksim.cluster import Cluster, build
+from eksim.errors import InputError
 from eksim.play.judge import judge, watch
 from eksim.play.steps import Player
 from eksim.scenario.load import LoadedScenario, load_scenario, load_scenario_data
 from eksim.scenario.schema import Step
+from eksim.state.changes import Verb
 from eksim.state.invariants import Violation, unfinished
 from eksim.state.objects import Pod
 from eksim.testing import strategies
+from eksim.testing.reduce import reduce
 from eksim.testing.strategies import Document, seconds
 
 #: The longest that a move waits for the cluster to settle, in simulated milliseconds.
@@ -57,6 +60,9 @@ APIS = (
     "metadata",
 )
 
+#: So many pods made in one instant are no scaling any more.
+ENDLESS_PODS = 1000
+
 #: The most pods that fill a node in one move.
 FILL_MAX = 16
 
@@ -74,12 +80,13 @@ _ANY_SCENARIO: Document = {
 }
 
 
-#: Hypothesis settings that suit a simulation: no deadline, nothing kept between runs, no explaining (it traces every line).
+#: Hypothesis settings that suit a simulation: no deadline, nothing kept between runs, and neither hypothesis's shrinking
+#: nor its explaining, since the scenario is reduced as a document, which takes a fraction of the runs.
 SETTINGS = settings(
     deadline=None,
     derandomize=True,
     database=None,
-    phases=(Phase.generate, Phase.shrink),
+    phases=(Phase.generate,),
     suppress_health_check=list(HealthCheck),
 )
 
@@ -99,11 +106,13 @@ class ClusterMachine(RuleBasedStateMachine):
     step, or :meth:`advance_to_ms`; ``self.cluster`` is there to be read. What you change in it by other ways is not in the
     scenario that is written. An invariant of your own is any method under ``@hypothesis.stateful.invariant()``.
 
-    ``directory``: where scenarios of failures are written. ``history``: judge also what needs history.
+    ``directory``: where scenarios of failures are written. ``history``: judge also what needs history. ``shrink``: make a
+    failing scenario small before it is written.
     """
 
     directory: ClassVar[Path] = Path("eksim-failures")
     history: ClassVar[bool] = True
+    shrink: ClassVar[bool] = True
 
     @classmethod
     def scenarios(cls) -> SearchStrategy[Document]:
@@ -122,6 +131,8 @@ class ClusterMachine(RuleBasedStateMachine):
         self.now_ms = 0
         self._player: Player
         self._pods_made = 0
+        #: when the last pods were made, and how many then
+        self._made = (0.0, 0)
 
     # -- the run ------------------------------------------------------------------------------------------------
 
@@ -138,6 +149,16 @@ class ClusterMachine(RuleBasedStateMachine):
         loaded = load_scenario_data(own, type(self).__name__)
         self.cluster: Cluster = build(loaded, loaded.scenario.seed, record=False, prepare=watch if self.history else None)
         self._player = Player(self.cluster, loaded)
+        self.cluster.store.watch(Verb.POD_CREATED, self._count_pods)
+
+    def _count_pods(self, pod: Pod, _: Any) -> None:
+        """Pods that are made and refused without end, in no time (latency none), would never let a move end."""
+        now = self.cluster.clock.now
+        since, count = self._made
+        self._made = (now, count + 1 if since == now else 1)
+        if count >= ENDLESS_PODS and since == now:
+            endless = Violation("time-goes-on", f"{count} pods are made at {now:g} s, and no end is seen")
+            raise InvariantBroken([*self.violations(), endless])
 
     def act(self, step: Document) -> None:
         """One move: a scenario's step, without its time, which is now (``{"scale": {"deployment": "web", …}}``)."""
@@ -174,13 +195,36 @@ class ClusterMachine(RuleBasedStateMachine):
         error = sys.exc_info()[1]
         if isinstance(error, Exception) and not isinstance(error, HypothesisException) and self.document:
             if not currently_in_test_context() or current_build_context().is_final:
-                path = self.write(self.directory / f"{type(self).__name__}.yaml")
-                error.add_note(self._how_to_replay(path, error))
+                document = self._reduced(error) if self.shrink else self.scenario()
+                path = self.directory / f"{type(self).__name__}.yaml"
+                self.write(path, document)
+                error.add_note(self._how_to_replay(path, error, document))
         super().teardown()
 
-    def _how_to_replay(self, path: Path, error: Exception) -> str:
+    def _reduced(self, error: Exception) -> Document:
+        """The smallest scenario found that fails alike; the error then tells what is broken in that one."""
+        last = _Outcome(self.scenario(), error)
+        wanted = last.kind
+
+        def fails(document: Document) -> bool:
+            nonlocal last
+            outcome = play(document, type(self))
+            if outcome is None or outcome.kind != wanted:
+                return False
+            last = outcome
+            return True
+
+        document = self.scenario()
+        if fails(document):
+            reduce(document, fails)
+            error.args = last.error.args
+            if isinstance(error, InvariantBroken) and isinstance(last.error, InvariantBroken):
+                error.violations = last.error.violations
+        return last.document
+
+    def _how_to_replay(self, path: Path, error: Exception, document: Document) -> str:
         own = f"eksim.testing.machine.replay({str(path)!r}, {type(self).__name__})"
-        lines = [f"The moves are in {path} ({len(self.steps)} steps, {self.now_ms / 1000:g} s). Replay them with"]
+        lines = [f"The moves are in {path} ({len(document['steps'])} steps, {document['runFor']}). Replay them with"]
         if isinstance(error, InvariantBroken):
             lines += [f"    eksim run {path}", "or, move by move, in Python:"]
         return "\n".join([*lines, f"    {own}"])
@@ -193,10 +237,10 @@ class ClusterMachine(RuleBasedStateMachine):
         document["expect"] = [{"at": end, "invariants": "history" if self.history else True}]
         return document
 
-    def write(self, path: Path) -> Path:
-        """Write :meth:`scenario` as a file."""
+    def write(self, path: Path, document: Document | None = None) -> Path:
+        """Write :meth:`scenario`, or another document, as a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = yaml.dump(self.scenario(), Dumper=_Plain, sort_keys=False, width=110)
+        text = yaml.dump(document or self.scenario(), Dumper=_Plain, sort_keys=False, width=110)
         path.write_text(f"# Written by {type(self).__name__}; replay with: eksim run {path}\n{text}")
         return path
 
@@ -403,16 +447,51 @@ def explore(machine: type[ClusterMachine], *, moves: int = 2000, moves_per_run: 
 
     ``shrink``: whether a failure is made small first.
     """
-    phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     runs = max(moves // moves_per_run, 1)
+    chosen = machine
+    if machine.shrink != shrink:
+        chosen = type(machine.__name__, (machine,), {"shrink": shrink, "__module__": machine.__module__})
     run_state_machine_as_test(
-        machine,
-        settings=settings(SETTINGS, max_examples=runs, stateful_step_count=moves_per_run, phases=phases),
+        chosen, settings=settings(SETTINGS, max_examples=runs, stateful_step_count=moves_per_run)
     )
 
 
 def _pick(items: Any, n: int) -> Any:
     return items[n % len(items)]
+
+
+class _Outcome:
+    """How a scenario failed: the document up to there, the error, and what it is told apart by."""
+
+    def __init__(self, document: Document, error: Exception) -> None:
+        self.document = document
+        self.error = error
+        where = ""
+        if isinstance(error, InvariantBroken):
+            where = error.violations[0].invariant
+        elif error.__traceback__ is not None:
+            frame = error.__traceback__
+            while frame.tb_next is not None:
+                frame = frame.tb_next
+            where = f"{frame.tb_frame.f_code.co_name}:{frame.tb_lineno}"
+        self.kind = (type(error), where)
+
+
+def play(document: Document, machine: type[ClusterMachine] = ClusterMachine) -> _Outcome | None:
+    """Act out a machine's scenario move by move, judging after each move; None if nothing fails, or nothing can run."""
+    try:
+        loaded = load_scenario_data(document, machine.__name__)
+        own = machine()
+        own.start(document)
+    except InputError:
+        return None
+    try:
+        _act_out(own, loaded)
+    except InputError:
+        return None
+    except Exception as error:
+        return _Outcome(own.scenario(), error)
+    return None
 
 
 def replay(path: Path | str, machine: type[ClusterMachine] = ClusterMachine) -> list[Violation]:
@@ -424,6 +503,15 @@ def replay(path: Path | str, machine: type[ClusterMachine] = ClusterMachine) -> 
     loaded: LoadedScenario = load_scenario(path)
     own = machine()
     own.start(loaded.data)
+    try:
+        _act_out(own, loaded)
+    except InvariantBroken as broken:
+        return broken.violations
+    return []
+
+
+def _act_out(own: ClusterMachine, loaded: LoadedScenario) -> None:
+    """The scenario's steps and its length, each followed by the judges."""
     ends: list[tuple[float, Document | None]] = [
         (step.at or 0.0, document)
         for step, document in zip(loaded.scenario.steps, loaded.data.get("steps", ()), strict=True)
@@ -434,12 +522,9 @@ def replay(path: Path | str, machine: type[ClusterMachine] = ClusterMachine) -> 
         own.advance_to_ms(round(at_s * 1000))
         if document is not None:
             own.act({key: value for key, value in document.items() if key != "at"})
-        found = own.violations()
-        if found:
-            return found
+        own.nothing_is_broken()
         for check in _own_invariants(own):
             check(own)
-    return []
 
 
 def _own_invariants(machine: ClusterMachine) -> list[Callable[[Any], object]]:
