@@ -28,6 +28,7 @@ def _good(rows: Rows) -> list[dict[str, Any]]:
 def plot_pending(rows: Rows, ax: Axes) -> None:
     """Heat map: instance type × node count, pods Pending; 0 is marked as enough."""
     import numpy as np
+    from matplotlib.ticker import MaxNLocator
 
     good = _good(rows)
     nodes = sorted({r["nodes"] for r in good})
@@ -65,7 +66,8 @@ def plot_pending(rows: Rows, ax: Axes) -> None:
     ax.set_yticks(range(len(names)), labels, fontsize=7)
     ax.set_xlabel("nodes", fontsize=8)
     ax.set_title("Pods Pending (✓ none)", loc="left", fontsize=9)
-    ax.figure.colorbar(shown, ax=ax, shrink=0.6, pad=0.02).ax.tick_params(labelsize=7)
+    bar = ax.figure.colorbar(shown, ax=ax, shrink=0.6, pad=0.02, ticks=MaxNLocator(integer=True))
+    bar.ax.tick_params(labelsize=7)
 
 
 def _order(name: str) -> tuple[str, int, int]:
@@ -159,9 +161,9 @@ def plot_warm(rows: Rows, ax: Axes) -> None:
         ax.annotate(label, (x, y), xytext=(6, 3), textcoords="offset points", fontsize=7)
     ax.set_xlabel("addresses attached and unused", fontsize=8)
     ax.set_ylabel("99 % of pods run within, seconds", fontsize=8)
+    ax.margins(x=0.25, y=0.12)
     ax.set_ylim(bottom=0)
-    ax.margins(x=0.25)
-    ax.set_title("Addresses wasted against start latency", loc="left", fontsize=9)
+    ax.set_title("Addresses wasted against start latency (mean of each setting's rows)", loc="left", fontsize=9)
 
 
 def draw_sweep(rows: Rows, directory: Path | str, title: str = "") -> list[Path]:
