@@ -21,6 +21,7 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "eksim needs Python 3.11 or newer; set PYTHON=/path/to/python" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m compileall -q eksim  # so that the first command starts as fast as the next
 	@touch $@
 
 check: $(READY)

@@ -15,9 +15,10 @@ import json
 import resource
 import statistics
 import subprocess
-import sys
 import time
 from typing import Any
+
+from measure import child
 
 PEER_PODS_PER_CPU_S = {(100, True): 1490, (1000, True): 578, (5000, True): 264,
                        (100, False): 3280, (1000, False): 859, (5000, False): 556}  # fmt: skip
@@ -171,9 +172,9 @@ def main() -> None:
     for seed in range(1, args.pairs + 1):
         for how, found in runs.items():
             pods = min(args.plain_pods, args.pods) if how == "plain" else args.pods
-            command = [sys.executable, __file__, "--measure", how, "--nodes", str(args.nodes), "--pods", str(pods)]
+            command = [__file__, "--measure", how, "--nodes", str(args.nodes), "--pods", str(pods)]
             command += ["--seed", str(seed)] + ([] if spread else ["--no-spread"])
-            found.append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+            found.append(child(command))
         if args.peer:
             out = subprocess.run([args.peer, str(args.nodes), str(args.pods)], check=True, capture_output=True).stdout
             peer.append(json.loads(out)["cpu_s"])

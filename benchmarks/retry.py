@@ -13,11 +13,10 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from typing import Any
 
+from measure import child
 from place import make_node
 
 PEER_MS = {100: 0.2, 1000: 1.3, 5000: 6.2}
@@ -89,9 +88,9 @@ def main() -> None:
     for _ in range(args.pairs):
         for how, found in runs.items():
             count = args.attempts if how == "fast" else max(args.attempts // 200, 3)
-            command = [sys.executable, __file__, "--measure", how, "--nodes", str(args.nodes)]
+            command = [__file__, "--measure", how, "--nodes", str(args.nodes)]
             command += ["--per-node", str(args.per_node), "--attempts", str(count)]
-            found.append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+            found.append(child(command))
     result: dict[str, Any] = {"benchmark": "retry", "nodes": args.nodes, "pods": args.nodes * args.per_node}
     for how, found in runs.items():
         times = sorted(run["us"] for run in found)

@@ -107,6 +107,8 @@ class Cache:
         #: rows of nodes that changed, oldest first; a new ``log_epoch`` means: forget what you know
         self.log: list[int] = []
         self.log_epoch = 0
+        #: raised with every change of a node or of what is on it
+        self.version = 0
         self._rows = 0
         self._kinds: dict[Any, int] = {}
         #: priority → how many pods in the cache have it
@@ -349,6 +351,7 @@ class Cache:
         self._changed(info)
 
     def _changed(self, info: NodeInfo) -> None:
+        self.version += 1
         log = self.log
         log.append(info.row)
         if len(log) > _LOG_MAX:

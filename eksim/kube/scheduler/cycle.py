@@ -115,6 +115,22 @@ class Attempt:
         self.candidate: Candidate | None = None
 
 
+class Refusal:
+    """What an attempt came to that every node refused by its class, and the versions of what it looked at."""
+
+    __slots__ = ("cache_version", "diagnosis", "find", "listers_version", "message", "nodes", "nominated", "pod")
+
+    def __init__(self, pod: PodInfo, cache_version: int, listers_version: int, attempt: Attempt) -> None:
+        self.pod = pod
+        self.cache_version = cache_version
+        self.listers_version = listers_version
+        self.nodes = attempt.nodes
+        self.find = attempt.find
+        self.diagnosis = attempt.diagnosis
+        self.message = attempt.message
+        self.nominated = attempt.nominated
+
+
 class Scheduler:
     """Cache, queue and profiles of one kube-scheduler.
 
@@ -226,6 +242,10 @@ class Scheduler:
 
         Source: schedule_one.go:schedulePod, schedulingCycle, v1.34.1; generic_scheduler.go:Schedule, v1.21.9.
         """
+        if queued.refusal is not None and not detail:
+            known = self._refused_again(queued)
+            if known is not None:
+                return known
         attempt = Attempt(queued, self.next_start_node_index)
         order = self.cache.update_snapshot() if self.cache.tree_changed else self.cache.order
         attempt.nodes = nodes = len(order)
@@ -238,6 +258,8 @@ class Scheduler:
             attempt.find = num_feasible_nodes_to_find(nodes, framework.percentage_of_nodes_to_score)
         pod = queued.info
         if not detail and self._schedule_by_classes(framework, pod, attempt):
+            if attempt.chosen is None:
+                queued.refusal = Refusal(pod, self.cache.version, self.handle.listers.version, attempt)
             return attempt
         state = CycleState(self.handle)
         diagnosis = attempt.diagnosis = Diagnosis(nodes)
@@ -256,6 +278,26 @@ class Scheduler:
             attempt.chosen = feasible[top[self.choices.host(names) if len(top) > 1 else 0]]
             if detail:
                 attempt.scores = Scores(by_plugin, total, names)
+        return attempt
+
+    def _refused_again(self, queued: QueuedPod) -> Attempt | None:
+        """An attempt that can only come to what the last one came to: nothing that it looked at has changed."""
+        known: Refusal = queued.refusal
+        if (
+            known.cache_version != self.cache.version
+            or known.pod is not queued.info
+            or known.listers_version != self.handle.listers.version
+            or self.nominator.by_node
+            or known.pod.pod.nominated_node
+        ):
+            queued.refusal = None
+            return None
+        attempt = Attempt(queued, self.next_start_node_index)
+        attempt.nodes = known.nodes
+        attempt.find = known.find
+        attempt.diagnosis = known.diagnosis
+        attempt.message = known.message
+        attempt.nominated = known.nominated
         return attempt
 
     def class_table(self, framework: Framework, pod: PodInfo) -> ClassTable | None:

@@ -101,7 +101,15 @@ class PriorityQueue:
         queued.ticket = 0
 
     def _to_active(self, queued: QueuedPod) -> None:
-        ticket = self._ticket(queued, ACTIVE)
+        where = queued.where
+        if where == UNSCHEDULABLE:
+            del self.unschedulable[queued.key]
+        elif where:
+            self._leave(queued)
+        # _ticket, written out
+        ticket = self._tickets = self._tickets + 1
+        queued.ticket = ticket
+        queued.where = ACTIVE
         self.active_count += 1
         heappush(self._active, (-queued.info.priority, queued.since, ticket, queued))
 
@@ -216,7 +224,10 @@ class PriorityQueue:
     def _move_to_active(self, queued: QueuedPod, *, from_backoff: bool = False) -> bool:
         """Source: scheduling_queue.go:moveToActiveQ, v1.34.1."""
         if not (from_backoff and self.rules.pop_from_backoff):
-            self._run_pre_enqueue(queued)
+            if self.preempting or queued.info.pod.spec.scheduling_gates:
+                self._run_pre_enqueue(queued)
+            else:
+                queued.gate = ""
         if queued.gate:
             self._to_unschedulable(queued)
             return False
@@ -300,13 +311,14 @@ class PriorityQueue:
         queued.since = self.now()
         queued.backoff_until = None
         if self.rules.queueing_hints:
+            flight = self._in_flight
             worth = not queued.plugins
-            if not worth:
-                for event, old, new in self._in_flight.events_since(queued):
+            if not worth and flight.log[-1] is not queued:
+                for event, old, new in flight.events_since(queued):
                     if self.is_worth_requeuing(queued, event, old, new):
                         worth = True
                         break
-            self._in_flight.done(queued)
+            flight.done(queued)
             if worth or queued.gate:
                 self._requeue(queued, worth)
             else:

@@ -36,6 +36,7 @@ class QueuedPod:
         "info",
         "key",
         "plugins",
+        "refusal",
         "rejections",
         "since",
         "ticket",
@@ -59,6 +60,8 @@ class QueuedPod:
         #: marks the one entry in a heap that counts
         self.ticket = 0
         self.diagnosis: Any = None
+        #: what every node said last time, which holds as long as none changes
+        self.refusal: Any = None
 
     @property
     def pod(self) -> Pod:
@@ -125,14 +128,15 @@ class InFlight:
     def __init__(self, rules: SchedulerRules) -> None:
         self.pods: dict[str, QueuedPod] = {}
         self._hints = rules.queueing_hints
-        self._log: list[QueuedPod | Event] = []
+        #: those pods and the events, in the order in which they came
+        self.log: list[QueuedPod | Event] = []
 
     def add(self, queued: QueuedPod) -> None:
         """The pod is tried from now on."""
         queued.where = IN_FLIGHT
         self.pods[queued.key] = queued
         if self._hints:
-            self._log.append(queued)
+            self.log.append(queued)
 
     def done(self, queued: QueuedPod) -> None:
         """The attempt is over; events kept for it are dropped.
@@ -142,7 +146,7 @@ class InFlight:
         if self.pods.pop(queued.key, None) is None:
             return
         queued.where = ""
-        log = self._log
+        log = self.log
         if not self.pods:
             log.clear()
         elif log:
@@ -155,15 +159,13 @@ class InFlight:
     def note(self, event: ClusterEvent, old: Any, new: Any) -> None:
         """Keep an event for those in flight."""
         if self.pods and self._hints:
-            self._log.append((event, old, new))
+            self.log.append((event, old, new))
 
     def events_since(self, queued: QueuedPod) -> list[Event]:
         """What happened since the pod was popped.
 
         Source: active_queue.go:clusterEventsForPod, v1.34.1.
         """
-        log = self._log
-        if log[-1] is queued:
-            return []
+        log = self.log
         start = log.index(queued) + 1
         return [entry for entry in log[start:] if not isinstance(entry, QueuedPod)]
