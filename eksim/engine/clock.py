@@ -73,6 +73,22 @@ class _Never:
 _NEVER_BUSY = _Never()
 
 
+class _Environment(simpy.Environment):
+    """SimPy's environment, whose time is the clock's."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        super().__init__()
+
+    @property
+    def _now(self) -> float:
+        return self._clock.now
+
+    @_now.setter
+    def _now(self, when: float) -> None:
+        self._clock.now = when
+
+
 class Clock:
     """Simulated time in float seconds since the start of the run; ``env`` is the SimPy environment behind it.
 
@@ -83,7 +99,7 @@ class Clock:
     __slots__ = ("_next", "_queue", "_timers", "env", "now")
 
     def __init__(self) -> None:
-        self.env = simpy.Environment()
+        self.env = _Environment(self)
         #: Seconds since the start of the run; read-only for everybody else.
         self.now = 0.0
         # SimPy has no public way to schedule at an absolute time; its heap of (time, priority, sequence, event) is the
@@ -148,7 +164,7 @@ class Clock:
             return
         self._run(None, when, _NEVER_BUSY)
         if self.now < when < INFINITY:
-            self.now = self.env._now = when
+            self.now = when
 
     def run_till(self, holds: Callable[[], bool], until: float, unless: Busy | None = None) -> bool:
         """Run instant by instant until ``holds()`` after one; False if it does not by ``until`` or when nothing is left.
@@ -160,7 +176,6 @@ class Clock:
     def _run(self, holds: Callable[[], bool] | None, until: float, unless: Busy) -> bool:
         queue = self._queue
         timers = self._timers
-        env = self.env
         now = self.now
         pop = heappop
         while True:
@@ -171,10 +186,15 @@ class Clock:
                         return True
                     if when > until:
                         return False
-                    self.now = env._now = now = when
+                    self.now = now = when
                 _, _, _, fn, args = pop(timers)
                 if args is not None:
-                    fn(*args)
+                    if len(args) == 1:  # the interpreter makes plain calls without one of its own
+                        fn(args[0])
+                    elif args:
+                        fn(*args)
+                    else:
+                        fn()
                     continue
                 call = fn.fn
                 if call is not None:
@@ -189,7 +209,7 @@ class Clock:
                         return True
                     if when > until:
                         return False
-                    self.now = env._now = now = when
+                    self.now = now = when
                 event = pop(queue)[3]
                 callbacks, event.callbacks = event.callbacks, None
                 for callback in callbacks:

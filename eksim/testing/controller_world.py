@@ -65,7 +65,7 @@ class TurnClock(Clock):
             chosen = next((i for i in due if getattr(timers[i][3], "__self__", None) is owner), due[0])
         _, _, _, fn, args = timers.pop(chosen)
         heapq.heapify(timers)
-        self.now = self.env._now = when
+        self.now = when
         if args is None:
             fn.fire()
         else:
