@@ -105,6 +105,8 @@ class SchedulerRules:
     prefilter_nodes: bool
     #: from 1.22: namespaceSelector of affinity terms.
     namespace_selector: bool
+    #: from 1.34: the incoming pod's namespaceSelector is asked about empty labels, too (a slip of that release).
+    namespace_selector_stays: bool
     #: up to 1.23 ``domains``: hard spread counted per (key, value) on all nodes of the domains; then ``pair``: on the
     #: eligible nodes, the last constraint of a key winning (seen to 1.30); ``constraint``: each for itself (seen at 1.34).
     spread_counting: str
@@ -157,6 +159,7 @@ class SchedulerRules:
             spread_and_interpod_skip=minor >= 28,
             prefilter_nodes=minor >= 24,
             namespace_selector=minor >= 22,
+            namespace_selector_stays=minor >= 34,
             spread_counting="domains" if minor <= 23 else "pair" if minor <= 31 else "constraint",
             fit_unresolvable=minor >= 31,
             image_counts_live=minor >= 29,

@@ -20,15 +20,21 @@ class AffinityTerm:
     Source: kubernetes/pkg/scheduler/framework/types.go:newAffinityTerm, AffinityTerm.Matches, v1.34.1.
     """
 
-    __slots__ = ("namespace_selector", "namespaces", "selector", "topology_key", "weight")
+    __slots__ = ("anywhere", "namespace_selector", "namespaces", "selector", "topology_key", "weight")
 
-    def __init__(self, term: PodAffinityTerm, namespace: str, *, namespace_selector: bool) -> None:
+    def __init__(
+        self, term: PodAffinityTerm, namespace: str, *, namespace_selector: bool, selector_stays: bool = False
+    ) -> None:
         self.selector = term.selector
         self.topology_key = term.topology_key
         self.weight = term.weight
         self.namespace_selector: LabelSelector | None = term.namespace_selector if namespace_selector else None
         self.namespaces: tuple[str, ...] = term.namespaces or (
             (namespace,) if self.namespace_selector is None else ()
+        )
+        #: as a term of the pod being placed it selects pods of every namespace
+        self.anywhere = (
+            selector_stays and self.namespace_selector is not None and self.namespace_selector.matches({})
         )
 
     def matches(self, namespace: str, labels: Mapping[str, str], namespace_labels: Mapping[str, str]) -> bool:
@@ -38,6 +44,20 @@ class AffinityTerm:
                 return False
         return self.selector.matches(labels)
 
+    def matches_for_incoming(
+        self, namespace: str, labels: Mapping[str, str], namespace_labels: Mapping[str, str]
+    ) -> bool:
+        """Whether a term of the pod being placed selects a pod in this namespace.
+
+        In 1.34 the namespaces that the selector selects are added to the term's own, but the selector stays (the term
+        is passed by value) and is also asked about no labels at all: one that those fulfil (NotIn, DoesNotExist) selects
+        every namespace. Source: kubernetes/pkg/scheduler/framework/plugins/interpodaffinity/plugin.go:
+        mergeAffinityTermNamespacesIfNotEmpty, v1.34.1.
+        """
+        return self.matches(namespace, labels, namespace_labels) or (
+            self.anywhere and self.selector.matches(labels)
+        )
+
 
 class Terms:
     """A spec's pod (anti-)affinity terms for pods of one namespace."""
@@ -45,10 +65,18 @@ class Terms:
     __slots__ = ("affinity", "anti", "preferred", "preferred_anti")
 
     def __init__(self, spec: PodSpec, namespace: str) -> None:
-        known = spec.rules.scheduler.namespace_selector
+        rules = spec.rules.scheduler
 
         def resolve(terms: tuple[PodAffinityTerm, ...]) -> tuple[AffinityTerm, ...]:
-            return tuple(AffinityTerm(term, namespace, namespace_selector=known) for term in terms)
+            return tuple(
+                AffinityTerm(
+                    term,
+                    namespace,
+                    namespace_selector=rules.namespace_selector,
+                    selector_stays=rules.namespace_selector_stays,
+                )
+                for term in terms
+            )
 
         self.affinity = resolve(spec.affinity.pod_required)
         self.anti = resolve(spec.affinity.anti_required)
@@ -88,10 +116,14 @@ class SpecFacts:
         self.memory: int = requests.get("memory", 0)
         self.ephemeral: int = requests.get("ephemeral-storage", 0)
         #: extended resources, huge pages, attachable volumes; sorted, since the real order is random. Up to 1.27 one of
-        #: which 0 is asked counts as asked for (Resource.Add), then not (Resource.SetMaxResource).
-        zeros = not spec.rules.scheduler.zero_request_never_short
+        #: which a container or the overhead asks 0 counts as asked for (Resource.Add), one of which only an init
+        #: container does (Resource.SetMaxResource) does not.
+        zeros: dict[str, None] = {}
+        if not spec.rules.scheduler.zero_request_never_short:
+            for amounts in (*(container.requests for container in spec.containers), spec.overhead):
+                zeros.update(dict.fromkeys(amounts))
         self.scalars: tuple[tuple[str, int], ...] = tuple(
-            sorted((n, amount) for n, amount in requests.items() if (amount or zeros) and is_scalar_resource_name(n))
+            sorted((n, amount) for n, amount in requests.items() if (amount or n in zeros) and is_scalar_resource_name(n))
         )
         self.requests_nothing = not (self.cpu or self.memory or self.ephemeral or self.scalars)
         self.nonzero_cpu: int = spec.nonzero_cpu

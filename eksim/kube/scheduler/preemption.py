@@ -7,7 +7,6 @@ alone). Decides only; the evictions are the caller's. Leaves out extenders. Call
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cmp_to_key
 from typing import Final
 
 from eksim.kube.scheduler.framework import (
@@ -17,6 +16,7 @@ from eksim.kube.scheduler.framework import (
     Framework,
     Status,
 )
+from eksim.kube.scheduler.go_sort import sort_slice
 from eksim.kube.scheduler.nodeinfo import NodeInfo, PodInfo
 from eksim.kube.scheduler.nominator import Nominator
 from eksim.state.objects import ApiObject
@@ -72,20 +72,12 @@ def more_important_pod(pod: PodInfo, other: PodInfo) -> bool:
 
 
 def sort_by_importance(pods: list[PodInfo]) -> None:
-    """Most important first. Few pods are sorted by insertion, as Go does: so equal pods keep their order, and pods
-    without a start, each of which seems earlier than the one before it, come out backwards.
+    """Most important first, as Go sorts: pods that are equally important do not keep their order if there are more than
+    12, and pods without a start, each of which seems earlier than the one asked about later, come out backwards.
 
-    Source: Go's sort.Slice (insertion sort up to 12); what it does with more equal pods is left out.
+    Source: default_preemption.go:SelectVictimsOnNode, v1.34.1.
     """
-    if len(pods) > 12:
-        pods.sort(key=cmp_to_key(lambda a, b: more_important_pod(b, a) - more_important_pod(a, b)))
-        return
-    for i in range(1, len(pods)):
-        pod = pods[i]
-        while i > 0 and more_important_pod(pod, pods[i - 1]):
-            pods[i] = pods[i - 1]
-            i -= 1
-        pods[i] = pod
+    sort_slice(pods, more_important_pod)
 
 
 def earliest_pod_start_time(victims: Sequence[PodInfo]) -> float:

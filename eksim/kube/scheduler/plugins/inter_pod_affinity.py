@@ -89,13 +89,13 @@ class Near:
             for term in terms.affinity:
                 _update(self.affinity, node, term.topology_key, delta)
         for term in terms.anti:
-            if term.matches(other.namespace, other.labels, labels):
+            if term.matches_for_incoming(other.namespace, other.labels, labels):
                 _update(self.anti, node, term.topology_key, delta)
 
 
 def _matches_all(terms: tuple[AffinityTerm, ...], other: PodInfo, labels: Mapping[str, str]) -> bool:
     for term in terms:
-        if not term.matches(other.namespace, other.labels, labels):
+        if not term.matches_for_incoming(other.namespace, other.labels, labels):
             return False
     return bool(terms)
 
@@ -209,10 +209,10 @@ class InterPodAffinity(Plugin):
                 if own:
                     other_labels = handle.listers.namespace_labels(other.namespace)
                     for term in terms.preferred:
-                        if term.matches(other.namespace, other.labels, other_labels):
+                        if term.matches_for_incoming(other.namespace, other.labels, other_labels):
                             weights.add(node, term.topology_key, term.weight)
                     for term in terms.preferred_anti:
-                        if term.matches(other.namespace, other.labels, other_labels):
+                        if term.matches_for_incoming(other.namespace, other.labels, other_labels):
                             weights.add(node, term.topology_key, -term.weight)
                 if other.facts.has_affinity:
                     theirs = other.facts.terms(other.namespace)
