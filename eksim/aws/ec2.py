@@ -413,15 +413,27 @@ class Ec2:
         tags: dict[str, str] | None = None,
         type: str = "interface",
     ) -> Eni | None:
-        """Somebody else creates an ENI with addresses and attaches it to the instance; None if no slot is free."""
-        if len(instance.enis) >= instance.max_enis or subnet.free < 1 + addresses:
+        """Somebody else creates an ENI with addresses or /28s, all or nothing, and attaches it to the instance.
+
+        None if no slot is free, the subnet is short, or the ENI holds more than one of the type may (assumption: EC2
+        refuses such an attachment).
+        """
+        if len(instance.enis) >= instance.max_enis or 1 + addresses + prefixes > instance.ipv4_per_eni:
             return None
+        if subnet.free < 1 + addresses:
+            return None
+        network = self.network
         device = free_device(list(instance.enis))
-        eni = self.network.create_eni(self._new_eni_id(), subnet, self.placement)
+        eni = network.create_eni(self._new_eni_id(), subnet, self.placement)
+        if addresses:
+            network.give(eni, self.placement, addresses)
+        if prefixes > subnet.free_blocks:
+            network.delete_eni(eni)
+            return None
+        if prefixes:
+            network.give(eni, self.placement, prefixes=prefixes)
         eni.tags = tags or {}
         eni.type = type
-        if addresses or prefixes:
-            self.network.give(eni, self.placement, addresses, min(prefixes, subnet.free_blocks))
         self.network.attach_eni(eni, instance, device)
         self.lag.on_attach(eni, self.clock.now)
         return eni

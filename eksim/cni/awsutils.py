@@ -52,6 +52,19 @@ def wrap(prefix: str, error: Refused) -> Refused:
     return Refused(error.code, f"{prefix}: {error.message}")
 
 
+def build_eni_tags(node: NodeIpam) -> dict[str, str]:
+    """The tags an ENI of the node should have: the instance's id and, with CLUSTER_NAME, the cluster and owner.
+
+    Source: awsutils.go:buildENITags, v1.23.1.
+    """
+    tags = {TAG_INSTANCE: node.instance.id}
+    if node.settings.cluster_name:
+        tags[TAG_CLUSTER] = node.settings.cluster_name
+        if node.rules.tags_at_creation:
+            tags[TAG_OWNER] = "amazon-vpc-cni"
+    return tags
+
+
 Tap = Callable[..., None]
 
 
@@ -193,7 +206,7 @@ class AwsUtils:
             yield from self._delete_eni(node, eni.id)
             return wrap("AllocENI: error attaching ENI", error)
         if not node.rules.tags_at_creation:
-            yield from self._retry_tagging(node, eni.id, self._eni_tags(node))  # its failure is ignored
+            yield from self._retry_tagging(node, eni.id, build_eni_tags(node))  # its failure is ignored
         error = yield from self.sdk.request(node, self.ec2.modify_network_interface_attribute, eni.id)
         if error is not None:
             error = yield from self._free_eni(node, eni.id)
@@ -261,7 +274,7 @@ class AwsUtils:
         for subnet in subnets:
             tags = {TAG_CREATED: str(self.clock.now)}
             if node.rules.tags_at_creation:
-                tags |= self._eni_tags(node)
+                tags |= build_eni_tags(node)
             eni = yield from self.sdk.request(
                 node,
                 self.ec2.create_network_interface,
@@ -342,7 +355,7 @@ class AwsUtils:
 
     def tag_eni(self, node: NodeIpam, eni: Eni) -> Steps[Refused | None]:
         """Add the tags that the ENI lacks. Source: awsutils.go:TagENI, v1.23.1."""
-        missing = {k: v for k, v in self._eni_tags(node).items() if eni.tags.get(k) != v}
+        missing = {k: v for k, v in build_eni_tags(node).items() if eni.tags.get(k) != v}
         if not missing:
             return None
         error = yield from self._retry_tagging(node, eni.id, missing)
@@ -353,18 +366,6 @@ class AwsUtils:
             "tag", node, TAG_TRIES, 0.5, 0.3, lambda: self.sdk.request(node, self.ec2.create_tags, eni_id, tags)
         )
         return error
-
-    def _eni_tags(self, node: NodeIpam) -> dict[str, str]:
-        """The tags an ENI of the node should have: the instance's id and, with CLUSTER_NAME, the cluster and owner.
-
-        Source: awsutils.go:buildENITags, v1.23.1.
-        """
-        tags = {TAG_INSTANCE: node.instance.id}
-        if node.settings.cluster_name:
-            tags[TAG_CLUSTER] = node.settings.cluster_name
-            if node.rules.tags_at_creation:
-                tags[TAG_OWNER] = "amazon-vpc-cni"
-        return tags
 
     def apply_security_groups(self, node: NodeIpam, eni_ids: Sequence[str]) -> Steps[Refused | None]:
         """One ModifyNetworkInterfaceAttribute per ENI; only v1.7 stops at an error.

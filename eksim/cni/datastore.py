@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from eksim.cni.eni import EPSILON_S, DatastoreEni, PrefixUse
 from eksim.cni.gomap import GoMap, MapOrder
+from eksim.errors import Refused
 from eksim.state.network import PREFIX, PREFIX_SIZE
 from eksim.versions import CniRules
 
@@ -283,22 +284,28 @@ class Datastore:
         """The item that holds the address on that ENI."""
         return address if address in eni.cidrs else (address & ~15) | PREFIX
 
-    def restore(self, key: str, address: int) -> bool:
-        """An assignment that the checkpoint (or the runtime) knows; False if the address is on no ENI.
+    def restore(self, key: str, address: int) -> Refused | None:
+        """An assignment that the checkpoint (or the runtime) knows; dropped if the address is on no ENI.
 
-        Stale metadata may have put an address on two ENIs: the first in map order has it.
-        Source: data_store.go:ReadBackingStore, v1.23.1.
+        Stale metadata may have put an address on two ENIs: the first in map order has it. An address that an earlier
+        entry has taken there ends the start (up to v1.8 in a panic).
+        Source: data_store.go:ReadBackingStore, v1.23.1, v1.9.0 and v1.7.5; ReadAllDataStores, v1.23.1.
         """
         base = address & ~15
         holders = {
             n: eni for n, eni in self._ids.items() if address in eni.cidrs or base | PREFIX in eni.cidrs
         }
         if not holders:
-            return False
+            return None
         first = next(iter(holders))
         if len(holders) > 1:
             first = next(n for n in self._order.walk("restore-eni", self.pool, self.node) if n in holders)
         eni = holders[first]
+        if address in eni.assigned:
+            if not self.rules.prefix_delegation:
+                return Refused("", "addr already assigned")
+            text = "datastore: IP already in data store"
+            return Refused("", text if self.rules.sdk == "v1" else f"Error while reading datastore: {text}")
         if address in eni.cidrs:
             eni.assigned_addresses += 1
         else:
@@ -310,7 +317,7 @@ class Datastore:
         eni.assigned[address] = key
         self.by_key[key] = (address, eni)
         self.version += 1
-        return True
+        return None
 
     # -- statistics and searches --------------------------------------------------------------------------------
 

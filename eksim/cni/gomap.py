@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from eksim.aws.metadata import Attached
 from eksim.engine.streams import Stream
 
 GROUP = 8
@@ -89,3 +90,10 @@ class MapOrder:
         copy.count = len(copy.slots)
         copy.large = copy.count > GROUP
         return self.walk(what, copy, node)
+
+    def walk_enis(self, what: str, enis: Sequence[Attached], node: str) -> Sequence[int]:
+        """Places in ``enis`` in the order of one walk over a map just made of them."""
+        places = GoMap()
+        for place in range(len(enis)):
+            self.add(places, place)
+        return self.walk(what, places, node)

@@ -16,7 +16,7 @@ from eksim.aws.metadata import Attached
 from eksim.cni.awsutils import ADDRESS_LIMIT, TAG_INSTANCE, TAG_NO_MANAGE, AwsUtils, wrap
 from eksim.cni.datastore import Datastore, PoolStats
 from eksim.cni.eni import EPSILON_S, DatastoreEni
-from eksim.cni.gomap import GoMap, MapOrder
+from eksim.cni.gomap import MapOrder
 from eksim.cni.node import NodeIpam
 from eksim.cni.nodeinit import node_init
 from eksim.cni.pool import (
@@ -254,6 +254,10 @@ class Ipamd:
         rules = node.rules
         if node.terminating or self.is_growth_forbidden(node) or self.is_paused(node):
             return None
+        if rules.warm_prefix_gates_growth and growth_is_gated(
+            node.ds.stats(), node.settings, node.prefix_mode, rules
+        ):
+            return None  # nor is an ENI tried
         seen = self._surroundings(node)
         passing = node.instance.passing_refusals
         increased, error = yield from self.try_assign_cidrs(node)
@@ -471,12 +475,7 @@ class Ipamd:
 
     def in_map_order(self, what: str, node: NodeIpam, enis: Sequence[Attached]) -> list[Attached]:
         """ENIs in the order of a walk over the map that DescribeAllENIs makes of them."""
-        if len(enis) < 2:
-            return list(enis)
-        places = GoMap()
-        for i in range(len(enis)):
-            self.order.add(places, i)
-        return [enis[i] for i in self.order.walk(what, places, node.name)]
+        return [enis[i] for i in self.order.walk_enis(what, enis, node.name)] if len(enis) > 1 else list(enis)
 
     def tell_pool(self, node: NodeIpam) -> None:
         """The pool has changed."""

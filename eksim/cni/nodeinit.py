@@ -55,7 +55,10 @@ def node_init(ipamd: Ipamd, node: NodeIpam, running: Steps[None] | None) -> Step
         if error is not None:
             node.datastore = None
             return error
-    _read_backing_store(node)
+    error = _read_backing_store(node)
+    if error is not None:
+        node.datastore = None
+        return error
     yield from _give_back_at_start(ipamd, node)
     if settings.provisioning and rules.security_group_refresh == "before-growth":
         managed = [id for id in ds.enis if node.unmanaged is None or id not in node.unmanaged]
@@ -111,19 +114,22 @@ def _set_up_at_start(ipamd: Ipamd, node: NodeIpam, attached: Attached) -> Steps[
         yield ipamd.clock.sleep(SETUP_PAUSE_S)
 
 
-def _read_backing_store(node: NodeIpam) -> None:
+def _read_backing_store(node: NodeIpam) -> Refused | None:
     """Take over what the checkpoint knows; entries whose pod or address is gone are dropped, cool-downs are lost.
 
     Source: data_store.go:ReadBackingStore, normalizeCheckpointDataByPodVethExistence, v1.23.1. Before v1.12 the
-    container runtime's sandboxes are asked, which comes to the same.
+    container runtime's sandboxes are asked, which comes to the same. Two entries with one address end the start.
     """
     for key in node.gone:
         node.checkpoint.pop(key, None)
     node.gone = {}
     for key, address in node.checkpoint.items():
-        node.ds.restore(key, address)
+        error = node.ds.restore(key, address)
+        if error is not None:
+            return error
     if node.rules.checkpoint_file:
         node.checkpoint = {}
+    return None
 
 
 def _give_back_at_start(ipamd: Ipamd, node: NodeIpam) -> Steps[None]:

@@ -7,9 +7,11 @@ stay the simulation's own. Called by :mod:`eksim.testing.replay_cni`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
-from eksim.cni.awsutils import TAG_INSTANCE, TAG_TRIES
+from eksim.aws.metadata import Attached
+from eksim.cni.awsutils import ADDRESS_LIMIT, TAG_TRIES, build_eni_tags
 from eksim.cni.gomap import GoMap, MapOrder
 from eksim.cni.node import NodeIpam
 from eksim.cni.nodeinit import SETUP_TRIES
@@ -18,6 +20,11 @@ from eksim.engine.clock import Clock
 from eksim.state.network import PREFIX, Eni
 
 GIVE_BACK = ("DeallocIPAddresses", "DeallocPrefixAddresses")
+WAIT = "WaitForENIAndIPsAttached"
+#: What is tried again after a wait.
+TRIED = {"detach": "DetachNetworkInterface", "delete": "DeleteNetworkInterface", "tag": "CreateTags"}
+#: Recorded times are rounded to a millisecond, so after a random wait a sum can be off by one or two.
+ROUNDED_S = 0.0021
 
 
 class Record:
@@ -31,28 +38,36 @@ class Record:
         self.ec2_calls: list[dict[str, Any]] = []
         states = [step["state"] for step in trace["steps"]]
         #: whether waits for metadata are recorded (the newer recordings)
-        self.tells_waits = any("ec2" in state for state in states)
+        self.tells_waits = any("ec2" in s or any(c["c"] == WAIT for c in s["api_calls"]) for s in states)
         #: when the leak sweeps of the run began
         self.sweeps = [c["at"] for state in states for c in state["ec2_calls"] if c.get("bg")]
+        self._begun = 0
 
     def begin(self, step: dict[str, Any]) -> None:
         """The next step."""
         self.step = step
+        self._begun += 1
         self.api_calls = []
         self.ec2_calls = []
 
     def coming_api_calls(self) -> list[dict[str, Any]]:
         """The daemon's requests of this step that are still to come."""
-        done = self.api_calls
-        if not self.tells_waits:
-            done = [call for call in done if call["c"] != "WaitForENIAndIPsAttached"]
         calls: list[dict[str, Any]] = self.step["state"]["api_calls"]
-        return calls[len(done) :]
+        return calls[len(self.told_api_calls()) :]
+
+    def told_api_calls(self) -> list[dict[str, Any]]:
+        """The daemon's requests that the replay has made so far, as far as the record tells of such."""
+        return [call for call in self.api_calls if self.tells_waits or call["c"] != WAIT]
 
     def coming_ec2_calls(self) -> list[dict[str, Any]]:
         """The EC2 requests of this step that are still to come."""
         calls: list[dict[str, Any]] = self.step["state"]["ec2_calls"]
         return calls[len(self.ec2_calls) :]
+
+    def coming_times(self, api: str) -> Iterator[float]:
+        """When the EC2 requests of one kind are made that are still to come, in this step and those after it."""
+        later = (call for step in self.trace["steps"][self._begun :] for call in step["state"]["ec2_calls"])
+        return (call["at"] for call in chain(self.coming_ec2_calls(), later) if call["c"] == api and "at" in call)
 
 
 class FollowedOrder(MapOrder):
@@ -107,16 +122,18 @@ class FollowedOrder(MapOrder):
             }
             ds = self._node.ds
             yield from (k for k in keys if len((e := ds.enis[ds.id_of(k)]).assigned) < wanted_pods.get(e.device, 0))
-        elif what in ("start-enis", "reconcile-enis"):
-            yield from self._verified_enis(what, keys)
 
     def _assign(self, what: str, keys: list[int]) -> Iterator[int]:
         if self.choice is None:
             return
         address, device = self._base + self.choice[0], self.choice[1]
         if what == "assign-eni":
+            # an ENI that EC2 has lost may still be there beside the one that got its device number
             ds = self._node.ds
-            yield from (key for key in keys if ds.enis[ds.id_of(key)].device == device)
+            enis = [(key, ds.enis[ds.id_of(key)]) for key in keys]
+            items = (address, (address & ~15) | PREFIX)
+            holds = [(key, eni) for key, eni in enis if eni.device == device and any(i in eni.cidrs for i in items)]
+            yield from (key for key, eni in holds if address not in eni.assigned)
         elif what == "assign-cidr":
             yield from (key for key in keys if key in (address, (address & ~15) | PREFIX))
         elif address & 15 in keys:
@@ -127,8 +144,15 @@ class FollowedOrder(MapOrder):
         seen: list[int] = []
         for call in self._record.coming_api_calls():
             if call["c"] in names:
-                seen += [key for key in keys if self._is_meant(key, call) and key not in seen][:1]
+                meant = [key for key in keys if self._is_meant(key, call) and key not in seen]
+                if "dev" not in call:  # of those that EC2 has lost, the one with so much room
+                    meant.sort(key=lambda key: self._room(key) != call.get("n"))
+                seen += meant[:1]
         yield from seen
+
+    def _room(self, key: int) -> int:
+        ds = self._node.ds
+        return self._node.limits.slots - ds.enis[ds.id_of(key)].cidrs.count
 
     def _is_meant(self, key: int, call: dict[str, Any]) -> bool:
         """Whether a request is about the ENI; one without device is about an ENI that EC2 no longer has there."""
@@ -138,6 +162,8 @@ class FollowedOrder(MapOrder):
         known = row is not None and row.id == eni.id
         if "dev" in call:
             return known and eni.device == call["dev"]
+        if call["c"] == "AllocIPAddresses":  # its items are new
+            return not known
         items = [self._base + o for o in call.get("ips", ())]
         items += [self._base + o | PREFIX for o in call.get("prefixes", ())]
         return not known and all(item in eni.cidrs for item in items)
@@ -147,34 +173,47 @@ class FollowedOrder(MapOrder):
         if call is not None:
             yield from (key for key in keys if self._is_meant(key, call))
 
-    def _verified_enis(self, what: str, keys: list[int]) -> Iterator[int]:
-        """ENIs after DescribeAllENIs (keys are places in that list), in the order that their calls were made."""
+    def walk_enis(self, what: str, enis: Sequence[Attached], node: str) -> Sequence[int]:
+        """Places of ENIs after DescribeAllENIs, in the order that their calls were made."""
+        return list(dict.fromkeys([*self._verified_enis(what, enis), *range(len(enis))]))
+
+    def _verified_enis(self, what: str, enis: Sequence[Attached]) -> Iterator[int]:
         node = self._node
-        enis = [e for _, e in sorted(node.instance.enis.items())]
-        enis = [e for e in enis if node.unmanaged is None or e.id not in node.unmanaged]
-        if len(enis) != len(keys):
-            return
-        new = [i for i in keys if enis[i].id not in node.ds.enis]
-        untagged = [i for i in new if enis[i].tags.get(TAG_INSTANCE) != node.instance.id]
+        places = range(len(enis))
+        new = [i for i in places if enis[i].eni.id not in node.ds.enis]
+        tags = build_eni_tags(node)
+        untagged = [i for i in new if any(enis[i].eni.tags.get(key) != value for key, value in tags.items())]
         tagged = [i for i in new if i not in untagged]
         api = [c for c in self._record.coming_api_calls() if c["c"].startswith("GetIPv4")]
         tries = SETUP_TRIES if what == "start-enis" else 1
         for kind, outcome in _visits(self._record.coming_ec2_calls(), tries):
             if kind == "known":
                 device = api.pop(0).get("dev", -1) if api else -1
-                yield from (i for i in keys if enis[i].device == device)
+                for i in places:
+                    eni = enis[i].eni
+                    if i not in new and device == (eni.device if eni.instance is node.instance else -1):
+                        yield i
                 continue
             group = untagged if kind == "untagged" else tagged
             if group:
-                chosen = next((i for i in group if self._came_out(enis[i], outcome)), group[0])
+                chosen = next((i for i in group if self._came_out(enis[i].eni, outcome)), group[0])
+                if what == "start-enis" and not self._came_out(enis[chosen].eni, outcome) and outcome == "not set up":
+                    filled = self._filled_at_start()
+                    chosen = next((i for i in group if enis[i].device in filled), chosen)
                 group.remove(chosen)
                 yield chosen
+
+    def _filled_at_start(self) -> list[int]:
+        """Devices that EC2 called full when the start's increase asked for more: the setup had left them empty."""
+        calls = self._record.coming_api_calls()
+        return [c.get("dev", -1) for c in calls if c["c"] == "AllocIPAddresses" and c.get("err") == ADDRESS_LIMIT]
 
     def _came_out(self, eni: Eni, outcome: str) -> bool:
         """Whether the state after the step shows the ENI as after such a visit."""
         state = next((s for s in self._record.step["state"]["enis"] if s["device"] == eni.device), None)
         if outcome == "not tagged":
-            return state is None
+            error = (self._record.step.get("result") or {}).get("error", "")
+            return eni.id in error if "failed to tag" in error else state is None
         has_nothing = state is not None and not state["ips_total"] and "other_cidrs" not in state
         return state is not None and (has_nothing and bool(eni.items)) == (outcome == "not set up")
 
@@ -184,6 +223,8 @@ def _visits(calls: list[dict[str, Any]], tries: int) -> Iterator[tuple[str, str]
     kind, failed = "tagged", 0
     for call in calls:
         name, error = call["c"], "err" in call
+        if call.get("bg") or name == "DeleteNetworkInterface":  # a sweep's
+            continue
         if name == "CreateTags":
             failed = failed + 1 if error else 0
             kind = "untagged"
@@ -217,17 +258,17 @@ class FollowedWaits(Waits):
         """From now until what the record shows next."""
         self.used = True
         now = self._record.clock.now
-        end = self._end_of_looks(tries) if what == "look" else self._next_call()
+        if what == "look":
+            end = self._end_of_looks(tries)
+        else:  # a sweep and the loop may be waiting at the same time, and a sweep beyond the end of a step
+            first, last = now + nominal_s - ROUNDED_S, now + nominal_s * (1 + jitter) + ROUNDED_S
+            end = next((at for at in self._record.coming_times(TRIED[what]) if first <= at <= last), None)
         return nominal_s if end is None else max(end - now, 0.0)
-
-    def _next_call(self) -> float | None:
-        coming = self._record.coming_ec2_calls()
-        return coming[0]["at"] if coming and "at" in coming[0] else None
 
     def _end_of_looks(self, tries: int) -> float | None:
         """All looks but the last come as early as they can, so that none sees more than the recorded one did."""
         coming = self._record.coming_api_calls()
-        if coming and coming[0]["c"] == "WaitForENIAndIPsAttached":
+        if coming and coming[0]["c"] == WAIT:
             until: float = coming[0]["until"]
             return until if tries == coming[0]["looks"] - 1 else None
         if self._record.tells_waits or tries != 11:
@@ -236,6 +277,9 @@ class FollowedWaits(Waits):
         step = self._record.step
         rest = self._record.trace["tick_work"] + 2.5 if step["op"] == "tick" else 0.0
         latency = self._record.trace.get("ec2_latency", {})
-        rest += sum(latency.get(call["c"], 0.0) for call in self._record.coming_ec2_calls())
+        for call in self._record.coming_ec2_calls():
+            rest += latency.get(call["c"], 0.0)
+            if call["c"] == "DetachNetworkInterface" and "err" not in call:
+                rest += self._record.trace["free_eni_pause"]
         end: float = step["t_end"] - rest
         return end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -181,6 +182,62 @@ def test_a_free_run_replays(spec: dict[str, Any], operations: list[tuple[str, di
             steps.append(run.record_step(op, args))
     outcome = replay_trace({**trace, "steps": steps})
     assert outcome.difference is None
+
+
+def _recorded(trace: dict[str, Any], operations: list[tuple[str, dict[str, Any]]], seed: int) -> dict[str, Any]:
+    run = FreeRun(trace, seed)
+    return {**trace, "steps": [run.record_step(op, args) for op, args in [("init", {}), *operations]]}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_older_format_without_times_and_waits_replays(seed: int) -> None:
+    """A failed Modify blocks the loop for minutes, of which the older recordings tell only the step's end."""
+    fail = {"api": "ModifyNetworkInterfaceAttribute", "code": "InternalError", "count": 1}
+    operations = [("ec2_fail", fail), ("assign", {"pods": [1, 2, 3]}), *[("tick", {})] * 3]
+    trace = _recorded({**_trace(_PLAIN), "free_eni_pause": 0}, operations, seed)
+    calls = [call for step in trace["steps"] for call in step["state"]["api_calls"]]
+    assert any(call.get("err") == "no ENI and no error" for call in calls)
+    for step in trace["steps"]:
+        state = step["state"]
+        for name in ("ec2", "unmanaged", "more_subnets_free", "more_subnets_free_prefixes"):
+            state.pop(name, None)
+        state["api_calls"] = [c for c in state["api_calls"] if c["c"] != "WaitForENIAndIPsAttached"]
+        for call in [*state["api_calls"], *state["ec2_calls"]]:
+            del call["at"]
+    assert replay_trace(trace).difference is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_lost_eni_and_its_successor_of_the_same_device_are_told_apart(seed: int) -> None:
+    """Until the reconcile both are in the datastore, and pods get addresses of either."""
+    trace = _trace({**_PLAIN, "type": TYPES[0]})
+    operations = [
+        ("assign", {"pods": [1, 2]}),
+        ("tick", {}),
+        ("eni_lost", {"device": 1}),
+        ("assign", {"pods": [3, 4, 5, 6]}),
+        ("tick", {}),
+        ("assign", {"pods": [7, 8, 9, 10]}),
+    ]
+    recorded = _recorded(trace, operations, seed)
+    devices = [eni["device"] for eni in recorded["steps"][-1]["state"]["enis"]]
+    assert devices == [0, 1, 1]
+    assert replay_trace(recorded).difference is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sweep_that_waits_between_its_tries_replays(seed: int) -> None:
+    """An ENI that could not be deleted is swept up later; the sweep's waits reach over the ends of steps."""
+    trace = _trace({**_PLAIN, "type": TYPES[0]})
+    run = FreeRun(trace, seed)
+    run.clock.call_at(600.0, 2, run._start_sweep)
+    fail = {"api": "AttachNetworkInterface", "code": "InternalError", "count": 1}
+    cannot = {"api": "DeleteNetworkInterface", "code": "InternalError", "count": 16}
+    operations = [("ec2_fail", fail), ("ec2_fail", cannot), ("assign", {"pods": [1]}), *[("tick", {})] * 70]
+    steps = [run.record_step(op, args) for op, args in [("init", {}), *operations]]
+    deleted = [c for step in steps[-30:] for c in step["state"]["ec2_calls"] if c["c"] == "DeleteNetworkInterface"]
+    assert len(deleted) == 5
+    assert replay_trace({**trace, "steps": steps}).difference is None
 
 
 def test_datastores_of_a_free_run_draw() -> None:

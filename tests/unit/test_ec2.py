@@ -284,6 +284,20 @@ def test_what_others_do() -> None:
     assert world.ec2.attach_foreign_eni(world.node, world.subnet, addresses=9) is None
 
 
+def test_a_foreign_eni_is_attached_whole_or_not_at_all() -> None:
+    world = World()
+    most = world.node.ipv4_per_eni - 1
+    free = world.subnet.free, world.subnet.free_blocks
+    assert world.ec2.attach_foreign_eni(world.node, world.subnet, addresses=most, prefixes=1) is None
+    assert world.ec2.attach_foreign_eni(world.node, world.subnet, addresses=most + 1) is None
+    assert (world.subnet.free, world.subnet.free_blocks, len(world.network.enis)) == (*free, 1)
+    world.ec2.take_addresses(world.subnet, 0, offsets=range(16, world.subnet.size - 17, 16))
+    assert world.subnet.free_blocks == 0
+    assert world.ec2.attach_foreign_eni(world.node, world.subnet, addresses=1, prefixes=1) is None
+    assert len(world.network.enis) == 1
+    assert world.ec2.attach_foreign_eni(world.node, world.subnet, addresses=most) is not None
+
+
 def test_a_terminated_instance_gives_everything_back() -> None:
     world = World()
     world.assign(4)
