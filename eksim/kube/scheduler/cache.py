@@ -369,7 +369,7 @@ class Cache:
             self.tree_changed = False
             relist = False
             current = {name: info for name, info in self.nodes.items() if info.node is not None}
-            for name, info in current.items():
+            for name, info in current.items() if self.snapshot else ():
                 known = self.snapshot.get(name)
                 if known is None:
                     relist = True
@@ -379,7 +379,7 @@ class Cache:
                     info.order_index = known.order_index
                     self.order_version += 1
                 self.snapshot[name] = info
-            if len(self.snapshot) > len(current):
+            if len(self.snapshot) != len(current):
                 relist = True
             if relist:
                 self.snapshot = current

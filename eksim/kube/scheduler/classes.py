@@ -225,10 +225,20 @@ class ClassTable:
         """Put nodes not met before into their classes."""
         class_of, share = self.class_of, self._spread.share
         found: dict[NodeClass, int] = {}
+        empty: dict[int, NodeClass] = {}
         for node in nodes:
-            now, shares = self._answer_for(node)
-            if shares:
-                share(node.row, shares)
+            if node.pods:
+                now, shares = self._answer_for(node)
+                if shares:
+                    share(node.row, shares)
+            else:
+                # Empty nodes of one kind have the same figures, and add to no domain.
+                known = empty.get(node.kind)
+                if known is None:
+                    known, _ = self._answer_for(node)
+                    if node.kind >= 0 and self._by_kind:
+                        empty[node.kind] = known
+                now = known
             class_of[node.row] = now
             found[now] = found.get(now, 0) + 1
         for now, count in found.items():
