@@ -1,7 +1,8 @@
-"""Everything that can go wrong, in three families that never mix.
+"""Everything that can go wrong, in four families that never mix.
 
     EksimError
     ├── InputError        the user's: a scenario, option or file that cannot be used      exit code 2
+    ├── Standstill        the user's: what a scenario sets going never lets time go on    exit code 2
     └── BrokenInvariant   ours: the simulation contradicts itself                         exit code 70
     Refused               not an exception: EC2's or the CNI's answer inside the simulated world
 
@@ -54,6 +55,12 @@ class InputError(EksimError):
         if self.nearest:
             text += f"; did you mean {self.nearest}?"
         return text
+
+
+class Standstill(EksimError):
+    """Something goes on for ever within one instant, as what takes no time can."""
+
+    exit_code = EXIT_INPUT
 
 
 class BrokenInvariant(EksimError):

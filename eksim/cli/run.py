@@ -45,15 +45,19 @@ def run(
     progress = _Progress() if shown and sys.stderr.isatty() else None
     if target is not None:
         _check_target(target)
-    from eksim.play.run import play
+    from eksim.play.run import play_so_far
 
-    result = play(loaded, chosen, progress)
+    result = play_so_far(loaded, chosen, progress)
     if progress is not None:
         progress.close()
     if target is not None:
         result.save(target)
         if not no_picture:
             _draw(result, target)
+    if result.stopped is not None:
+        if target is not None:
+            print(f"eksim: what came before is in {target}, marked incomplete", file=sys.stderr)
+        raise result.stopped
     if output is Format.json:
         json.dump({**result.summary, "results": str(target) if target else None}, sys.stdout, indent=1, sort_keys=True)
         print()

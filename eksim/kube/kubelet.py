@@ -15,7 +15,7 @@ from typing import Any
 
 from eksim.engine.clock import NODE_AGENT, Clock, Grid, Timer
 from eksim.engine.streams import Latency, Stream, Streams, sampler
-from eksim.errors import Refused
+from eksim.errors import Refused, Standstill
 from eksim.parts import Cni, EventRecorder
 from eksim.state.changes import Verb
 from eksim.state.objects import Node, Pod, Taint
@@ -42,6 +42,8 @@ CALLS_PER_STATUS = 2.0
 MIB = 1024 * 1024
 DEFAULT_IMAGE_BYTES = 50 * MIB
 MINIMUM_GRACE_S = 2.0
+#: More pods than any node has; so many refusals at once are a circle.
+REFUSED_AT_ONCE = 10_000
 
 NOT_READY = Taint("node.kubernetes.io/not-ready", "", "NoSchedule")
 
@@ -75,6 +77,8 @@ class NodeAgent:
         "network_ready",
         "pull_at",
         "pull_tokens",
+        "refused",
+        "refused_at",
         "relist",
         "report_timer",
         "reports",
@@ -97,6 +101,9 @@ class NodeAgent:
         self.api_at = 0.0
         self.pull_tokens = PULL_BURST
         self.pull_at = 0.0
+        #: when it last refused a pod, and how many at that instant
+        self.refused_at = -1.0
+        self.refused = 0
         #: status writes that wait for the API's rate limit, merged per pod
         self.reports: dict[str, tuple[Pod, dict[str, Any]]] = {}
         self.report_timer: Timer | None = None
@@ -299,6 +306,7 @@ class Kubelet:
         if refusal is not None:
             reason, message = refusal
             self.busy -= 1
+            self._count_refusal(agent, message)
             self._event(pod, "Warning", reason, message)
             text = self.rules.kubelet_reject_prefix + message
             self.store.set_pod_status(
@@ -320,6 +328,23 @@ class Kubelet:
             return
         delay = self._draw_volumes() + self._draw_sandbox()
         self._next(worker, delay, self._run_sandbox, agent, worker)
+
+    def _count_refusal(self, agent: NodeAgent, message: str) -> None:
+        """A controller replaces a refused pod at once; where that takes no time, it goes on for ever.
+
+        Raises Standstill.
+        """
+        now = self.clock.now
+        if now != agent.refused_at:
+            agent.refused_at = now
+            agent.refused = 0
+        agent.refused += 1
+        if agent.refused > REFUSED_AT_ONCE:
+            raise Standstill(
+                f"at {now:g} s node {agent.name} has refused {REFUSED_AT_ONCE:,} pods in one instant ({message.rstrip('. ')}):"
+                " they are replaced as fast as they are refused; expected latencies other than none, or pods that the node"
+                " has room for"
+            )
 
     def _admit(self, agent: NodeAgent, pod: Pod) -> tuple[str, str] | None:
         """The kubelet's own predicates; the first failing one is reported.

@@ -1,6 +1,7 @@
 """Build, play, record, finish: the way of every run, from the command line, a sweep or a notebook.
 
-Ctrl-C (:class:`KeyboardInterrupt`) keeps what is whole: the result is marked incomplete.
+Ctrl-C (:class:`KeyboardInterrupt`) keeps what is whole: the result is marked incomplete. So does a step that cannot be
+done, and the result says what stopped it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from eksim import __version__
 from eksim.cluster import Cluster, build
 from eksim.engine.calm import calm_gc
 from eksim.engine.clock import INFINITY
-from eksim.errors import InputError
+from eksim.errors import EksimError, InputError, Standstill
 from eksim.play.expect import check, pod_counts
 from eksim.play.judge import watch
 from eksim.play.steps import Player
@@ -39,18 +40,29 @@ def run(
     """Run a scenario file and return its :class:`Result`.
 
     ``seed``: instead of the scenario's; ``results``: a directory to write to (none: nothing is written); ``progress`` is
-    called with (simulated seconds, pods by phase) after each instant. Raises InputError.
+    called with (simulated seconds, pods by phase) after each instant. Raises InputError for a scenario that cannot be
+    used; the same, or Standstill, when a step cannot be done, after what came before it is written.
     """
     loaded = path if isinstance(path, LoadedScenario) else load_scenario(path)
     chosen = loaded.scenario.seed if seed is None else seed
-    result = play(loaded, chosen, progress)
+    result = play_so_far(loaded, chosen, progress)
     if results is not None:
         result.save(results)
+    if result.stopped is not None:
+        raise result.stopped
     return result
 
 
 def play(loaded: LoadedScenario, seed: int, progress: Progress | None = None) -> Result:
-    """Play a loaded scenario to its end; nothing is written."""
+    """Play a loaded scenario to its end; nothing is written. Raises InputError or Standstill if a step cannot be done."""
+    result = play_so_far(loaded, seed, progress)
+    if result.stopped is not None:
+        raise result.stopped
+    return result
+
+
+def play_so_far(loaded: LoadedScenario, seed: int, progress: Progress | None = None) -> Result:
+    """Play a loaded scenario to its end, or to where it has to stop (``Result.stopped`` says why)."""
     with calm_gc():
         return _play(loaded, seed, progress)
 
@@ -61,6 +73,7 @@ def _play(loaded: LoadedScenario, seed: int, progress: Progress | None) -> Resul
     timed = [(float(e.at), i, e) for i, e in enumerate(loaded.scenario.expect) if e.at != "end"]
     stage = _Stage(cluster, player, sorted(timed, key=lambda p: p[:2]), progress)
     complete = True
+    stopped: EksimError | None = None
     try:
         stage.play()
         if stage.pending:
@@ -70,7 +83,12 @@ def _play(loaded: LoadedScenario, seed: int, progress: Progress | None) -> Resul
                 player.failures += check(cluster, expectation, f"expect[{i}]")
     except KeyboardInterrupt:
         complete = False
-    return _finish(cluster, player, loaded, seed, complete)
+    except (InputError, Standstill) as error:
+        complete = False
+        stopped = error
+    result = _finish(cluster, player, loaded, seed, complete)
+    result.stopped = stopped
+    return result
 
 
 def _asks_for_history(loaded: LoadedScenario) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eksim.errors import InputError
+from eksim.errors import EksimError, InputError
 from eksim.record.recorder import Table, TextColumn
 from eksim.record.tables import TABLES
 
@@ -50,8 +50,8 @@ class Failure:
 class Result:
     """A finished (or interrupted) run.
 
-    ``summary``: versions, seed, scenario hash and name, final counts, cause; ``complete``: False after Ctrl-C;
-    ``failures``: expectations that did not hold. The tables are pandas DataFrames, made when first asked for; their
+    ``summary``: versions, seed, scenario hash and name, final counts, cause; ``complete``: False after Ctrl-C, or if the
+    run had to stop (``stopped``: why; not kept on disk); ``failures``: expectations that did not hold. The tables are pandas DataFrames, made when first asked for; their
     columns and units are in ``eksim.record.tables.TABLES``.
     """
 
@@ -61,6 +61,7 @@ class Result:
     _tables: dict[str, Table] = field(default_factory=dict, repr=False)
     _frames: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
     directory: Path | None = None
+    stopped: EksimError | None = None
 
     @property
     def complete(self) -> bool:

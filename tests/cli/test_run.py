@@ -196,3 +196,62 @@ def test_help_and_version_do_not_import_the_heavy_libraries():
 def test_the_shipped_schema_is_the_one_printed(tmp_path):
     out = run("schema", cwd=tmp_path)
     assert out.stdout == (ROOT / "scenarios" / "scenario.schema.json").read_text()
+
+
+WEB = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "web"},
+    "spec": {
+        "replicas": 3,
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}},
+    },
+}
+
+
+def scenario(folder, steps, template=None, **more):
+    web = json.loads(json.dumps(WEB))
+    web["spec"]["template"]["spec"].update(template or {})
+    document = {
+        "apiVersion": "eksim/v1",
+        "kind": "Scenario",
+        "name": "short",
+        "cluster": {
+            "kubernetesVersion": "1.34",
+            "subnets": [{"name": "a", "zone": "us-east-1a", "cidr": "10.0.0.0/24"}],
+            "nodeGroups": [{"name": "ng", "instanceType": "t3.medium", "size": 1}],
+        },
+        "workloads": [{"manifest": web}],
+        "steps": steps,
+        **more,
+    }
+    path = folder / "short.yaml"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_what_came_before_a_step_that_cannot_be_done_is_kept(tmp_path):
+    path = scenario(tmp_path, [{"until": "deployment/web available"}, {"until": "pod/nobody ready", "timeout": "10s"}])
+    out = run("run", path, "--no-picture", cwd=tmp_path)
+    assert out.returncode == 2
+    kept, said = out.stderr.strip().split("\n")
+    assert kept == "eksim: what came before is in results/short, marked incomplete"
+    assert "steps[1]: 'pod/nobody ready' did not come about within 10 s" in said
+    result = eksim.Result.load(tmp_path / "results" / "short")
+    assert not result.complete
+    assert result.summary["pods"]["Running"] == 7
+
+
+def test_a_circle_without_latency_is_named_and_left(tmp_path):
+    # The pods go by themselves to a node that has no room for them, are refused, and replaced at once.
+    found = scenario(tmp_path, [])
+    names = json.loads(run("run", found, "-o", "json", "--no-results", cwd=tmp_path).stdout)["nodes"]
+    path = scenario(tmp_path, [], {"nodeName": names[0]["node"]}, latency="none")
+    text = path.read_text().replace('"replicas": 3', '"replicas": 20')
+    path.write_text(text)
+    out = run("run", path, "--no-picture", "-q", cwd=tmp_path)
+    assert out.returncode == 2
+    assert "has refused 10,000 pods in one instant" in out.stderr
+    assert "Traceback" not in out.stderr
+    assert not eksim.Result.load(tmp_path / "results" / "short").complete

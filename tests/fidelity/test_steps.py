@@ -215,3 +215,31 @@ def test_a_step_that_cannot_be_done_is_named(step, said):
     with pytest.raises(InputError) as caught:
         play(scenario([step]), 1)
     assert said in str(caught.value)
+
+
+def test_a_template_with_a_node_name_needs_no_scheduler():
+    # kubernetes/pkg/kubelet/config: the kubelet takes what bears its name; the scheduler hears of pods without one only
+    (name,) = played([]).store.nodes
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "named"},
+        "spec": {
+            "replicas": 3,
+            "selector": {"matchLabels": {"app": "named"}},
+            "template": {
+                "metadata": {"labels": {"app": "named"}},
+                "spec": {"nodeName": name, "containers": [{"name": "web", "image": "nginx:1.25"}]},
+            },
+        },
+    }
+    steps = [{"cordon": name}, {"apply": {"manifest": deployment}}, {"until": "settled"}]
+    cluster = played(steps)
+    named = [pod for pod in cluster.store.pods.values() if pod.name.startswith("named-")]
+    assert [(pod.node, pod.phase) for pod in named] == [(name, "Running")] * 3
+    tables = cluster.recorder.finish()["events"]
+    told = {
+        obj for reason, obj in zip(tables.columns["reason"].values(), tables.columns["object"].values(), strict=True)
+        if reason in ("Scheduled", "FailedScheduling")
+    }  # fmt: skip
+    assert not any("named-" in obj for obj in told)

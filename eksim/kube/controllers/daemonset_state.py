@@ -156,8 +156,9 @@ class DaemonState:
 
         def make(name: str, uid: str) -> Pod:
             return Pod(
-                self.obj.namespace, name, spec, labels, uid=uid, annotations=annotations, owner=self.owner
-            )
+                self.obj.namespace, name, spec, labels, uid=uid, annotations=annotations, owner=self.owner,
+                node=spec.node_name,
+            )  # fmt: skip
 
         return make
 

@@ -357,8 +357,9 @@ class ReplicaSetController:
 
         def make(name: str, uid: str) -> Pod:
             return Pod(
-                obj.namespace, name, spec, state.labels, uid=uid, annotations=annotations, owner=state.owner
-            )
+                obj.namespace, name, spec, state.labels, uid=uid, annotations=annotations, owner=state.owner,
+                node=spec.node_name,
+            )  # fmt: skip
 
         while creation.batch:
             while creation.in_batch < creation.batch:
