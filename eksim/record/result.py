@@ -51,8 +51,8 @@ class Result:
     """A finished (or interrupted) run.
 
     ``summary``: versions, seed, scenario hash and name, final counts, cause; ``complete``: False after Ctrl-C, or if the
-    run had to stop (``stopped``: why; not kept on disk); ``failures``: expectations that did not hold. The tables are pandas DataFrames, made when first asked for; their
-    columns and units are in ``eksim.record.tables.TABLES``.
+    run had to stop (``stopped``: why; not kept on disk); ``failures``: expectations that did not hold. The tables are
+    pandas DataFrames, made when first asked for; their columns and units are in ``eksim.record.tables.TABLES``.
     """
 
     summary: dict[str, Any]
