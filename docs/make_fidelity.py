@@ -38,6 +38,8 @@ PARTS = (
         "Kubelet, nodes, admission, catalogue",
         (
             "eksim.kube.kubelet",
+            "eksim.kube.node_agent",
+            "eksim.kube.prober",
             "eksim.kube.capacity",
             "eksim.kube.apply",
             "eksim.catalog",

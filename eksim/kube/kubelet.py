@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eksim.engine.clock import NODE_AGENT, Clock, Grid, Timer
+from eksim.engine.clock import NODE_AGENT, Clock, Grid
 from eksim.engine.streams import Latency, Stream, Streams, sampler
 from eksim.errors import Refused, Standstill
+from eksim.kube.node_agent import NodeAgent, PodWorker
+from eksim.kube.prober import ready_at
+from eksim.kube.status_manager import StatusManager
 from eksim.parts import Cni, EventRecorder
 from eksim.state.changes import Verb
 from eksim.state.objects import Node, Pod, Taint
-from eksim.state.podspec import ContainerSpec, tolerates
+from eksim.state.podspec import ContainerSpec
 from eksim.state.store import Store
 from eksim.versions import KubeletRules
 
@@ -34,11 +37,6 @@ DOCKERSHIM_RETRY_S = 1.0
 #: Looks at the pods' work queue, and the pause between two PLEG lists. Source: kubelet.go (syncLoop), pleg/generic.go.
 SYNC_TICK_S = 1.0
 RELIST_PERIOD_S = 1.0
-#: registryPullQPS, registryBurst: a surplus pull fails. Source: kubelet/images/helpers.go:throttledImageService.
-PULL_QPS = 5.0
-PULL_BURST = 10.0
-#: One status change costs a GET and a PATCH. Source: kubelet/status/status_manager.go:syncPod.
-CALLS_PER_STATUS = 2.0
 MIB = 1024 * 1024
 DEFAULT_IMAGE_BYTES = 50 * MIB
 MINIMUM_GRACE_S = 2.0
@@ -64,78 +62,6 @@ class KubeletSettings:
     latencies: Mapping[str, Latency]
     timed: bool = True
     events: bool = True
-
-
-class NodeAgent:
-    """One node's kubelet: what it knows and its rate limits."""
-
-    __slots__ = (
-        "api_at",
-        "api_tokens",
-        "images",
-        "name",
-        "network_ready",
-        "pull_at",
-        "pull_tokens",
-        "refused",
-        "refused_at",
-        "relist",
-        "report_timer",
-        "reports",
-        "requested",
-        "ticks",
-        "workers",
-    )  # fmt: skip
-
-    def __init__(self, name: str, relist: Grid, ticks: Grid, burst: float) -> None:
-        self.name = name
-        self.workers: dict[str, PodWorker] = {}
-        #: sums of the admitted pods' requests
-        self.requested: dict[str, int] = {}
-        self.network_ready = False
-        #: image → when its pull ends or ended
-        self.images: dict[str, float] = {}
-        self.relist = relist
-        self.ticks = ticks
-        self.api_tokens = burst
-        self.api_at = 0.0
-        self.pull_tokens = PULL_BURST
-        self.pull_at = 0.0
-        #: when it last refused a pod, and how many at that instant
-        self.refused_at = -1.0
-        self.refused = 0
-        #: status writes that wait for the API's rate limit, merged per pod
-        self.reports: dict[str, tuple[Pod, dict[str, Any]]] = {}
-        self.report_timer: Timer | None = None
-
-    def take(self, pod: Pod) -> PodWorker:
-        """A pod is admitted: it counts against the next from now on."""
-        worker = self.workers[pod.key] = PodWorker(pod)
-        for resource, amount in pod.spec.requests.items():
-            self.requested[resource] = self.requested.get(resource, 0) + amount
-        return worker
-
-    def drop(self, pod: Pod) -> None:
-        """The kubelet forgets a pod."""
-        if self.workers.pop(pod.key, None) is not None:
-            for resource, amount in pod.spec.requests.items():
-                self.requested[resource] -= amount
-
-
-class PodWorker:
-    """One pod on its node. ``stage``: sandbox, containers, running, terminating, ended."""
-
-    __slots__ = ("address", "attempts", "container", "kill_timer", "pod", "sandbox", "stage", "timer")
-
-    def __init__(self, pod: Pod) -> None:
-        self.pod = pod
-        self.stage = "sandbox"
-        self.sandbox = ""
-        self.address = ""
-        self.attempts = 0
-        self.container = 0
-        self.timer: Timer | None = None
-        self.kill_timer: Timer | None = None
 
 
 class Kubelet:
@@ -180,8 +106,10 @@ class Kubelet:
         self._draw_network_ready = draw("network-ready")
         self._draw_pull_overhead = draw("pull-overhead")
         self._draw_pull_mib = draw("pull-mib")
+        self._status = StatusManager(clock, store, rules, timed=settings.timed)
+        self._report = self._status.report
         #: pods on their way between two states; retries of a refused CNI ADD do not count
-        self.busy = 0
+        self._moving = 0
         self._waiting_for_address: dict[str, PodWorker] = {}
         #: node name → pods on it whose CNI ADD was refused and will be retried
         self.waiting_nodes: dict[str, int] = {}
@@ -220,11 +148,11 @@ class Kubelet:
 
     def network_ready(self, name: str) -> None:
         """The CNI's configuration appeared on the node: the next look of the runtime state turns the node Ready."""
-        self.busy += 1
+        self._moving += 1
         self.clock.arm(self.clock.now + self._draw_network_ready(), NODE_AGENT, self._set_ready, name)
 
     def _set_ready(self, name: str) -> None:
-        self.busy -= 1
+        self._moving -= 1
         node = self.store.nodes.get(name)
         agent = self._agents.get(name)
         if node is None or agent is None or agent.network_ready:
@@ -239,9 +167,14 @@ class Kubelet:
     def _node_event(self, node: Node, reason: str, message: str) -> None:
         self._recorder(node.name).event(node, "Normal", reason, message)
 
+    @property
+    def busy(self) -> int:
+        """How many pods are on their way between two states, and on how many nodes status writes wait."""
+        return self._moving + self._status.busy
+
     def is_quiet(self) -> bool:
         """No pod is changing state; pods whose address was refused stand in ``waiting_nodes`` instead."""
-        return self.busy == 0
+        return not self.busy
 
     def workers(self) -> Iterator[tuple[str, PodWorker]]:
         """(node, worker) of every pod that a kubelet knows of; to be read only."""
@@ -261,14 +194,14 @@ class Kubelet:
             self._mark_bound(pod, None)
 
     def _mark_bound(self, pod: Pod, _: Any) -> None:
-        self.busy += 1
+        self._moving += 1
         clock = self.clock
         clock.arm(clock.now + self._draw_watch(), NODE_AGENT, self._add_pod, pod)
 
     def _mark_deleting(self, pod: Pod, _: Any) -> None:
         agent = self._agents.get(pod.node)
         if agent is not None:
-            self.busy += 1
+            self._moving += 1
             self.clock.arm(self.clock.now + self._draw_watch(), NODE_AGENT, self._terminate, agent, pod)
 
     def _mark_deleted(self, pod: Pod, _: Any) -> None:
@@ -276,7 +209,7 @@ class Kubelet:
         agent = self._agents.get(pod.node)
         worker = agent.workers.get(pod.key) if agent is not None else None
         if agent is not None and worker is not None and worker.pod is pod and worker.stage != "ended":
-            self.busy += 1
+            self._moving += 1
             self.clock.arm(self.clock.now + self._draw_watch(), NODE_AGENT, self._terminate, agent, pod)
 
     def _mark_node_deleted(self, node: Node, _: Any) -> None:
@@ -287,25 +220,23 @@ class Kubelet:
             self._settle(worker)
             pending = worker.timer is not None and worker.timer.pending
             if worker.stage in ("terminating", "ended") or (worker.stage == "running" and pending):
-                self.busy -= 1
+                self._moving -= 1
             for timer in (worker.timer, worker.kill_timer):
                 if timer is not None:
                     timer.cancel()
-        if agent.report_timer is not None:
-            agent.report_timer.cancel()
-            self.busy -= 1
+        self._status.stop(agent)
 
     # -- starting -----------------------------------------------------------------------------------------------
 
     def _add_pod(self, pod: Pod) -> None:
         agent = self._agents.get(pod.node)
         if agent is None or self.store.pods.get(pod.key) is not pod or pod.key in agent.workers:
-            self.busy -= 1
+            self._moving -= 1
             return
-        refusal = self._admit(agent, pod)
+        refusal = agent.admit(self.store.nodes[agent.name], pod, self.rules)
         if refusal is not None:
             reason, message = refusal
-            self.busy -= 1
+            self._moving -= 1
             self._count_refusal(agent, message)
             self._event(pod, "Warning", reason, message)
             text = self.rules.kubelet_reject_prefix + message
@@ -335,38 +266,12 @@ class Kubelet:
         Raises Standstill.
         """
         now = self.clock.now
-        if now != agent.refused_at:
-            agent.refused_at = now
-            agent.refused = 0
-        agent.refused += 1
-        if agent.refused > REFUSED_AT_ONCE:
+        if agent.count_refusal(now) > REFUSED_AT_ONCE:
             raise Standstill(
                 f"at {now:g} s node {agent.name} has refused {REFUSED_AT_ONCE:,} pods in one instant ({message.rstrip('. ')}):"
                 " they are replaced as fast as they are refused; expected latencies other than none, or pods that the node"
                 " has room for"
             )
-
-    def _admit(self, agent: NodeAgent, pod: Pod) -> tuple[str, str] | None:
-        """The kubelet's own predicates; the first failing one is reported.
-
-        Source: kubernetes/pkg/kubelet/lifecycle/predicate.go:Admit, generalFilter.
-        """
-        node = self.store.nodes[agent.name]
-        # a terminating pod counts until its containers have ended; none here ends by itself
-        active = len(agent.workers)
-        slots = node.allocatable.get("pods", 110)
-        if active + 1 > slots:
-            return _out_of("pods", 1, active, slots)
-        for resource, asked in pod.spec.requests.items():
-            if asked and resource in node.allocatable:
-                used = agent.requested.get(resource, 0)
-                if used + asked > node.allocatable[resource]:
-                    return _out_of(resource, asked, used, node.allocatable[resource])
-        for taint in node.taints:
-            if taint.effect == "NoExecute" and not tolerates(pod.spec.tolerations, taint):
-                reason = self.rules.taint_reason(taint.key, taint.value)
-                return "TaintToleration", f"Predicate TaintToleration failed: {reason}"
-        return None
 
     def _network_not_ready(self, agent: NodeAgent, worker: PodWorker) -> None:
         self._event(worker.pod, "Warning", "NetworkNotReady", self.rules.network_not_ready_message)
@@ -434,7 +339,7 @@ class Kubelet:
             self._waiting_for_address[worker.pod.key] = worker
             node = worker.pod.node
             self.waiting_nodes[node] = self.waiting_nodes.get(node, 0) + 1
-            self.busy -= 1
+            self._moving -= 1
 
     def _unwait(self, worker: PodWorker) -> bool:
         """The worker no longer waits for an address; whether it did."""
@@ -444,14 +349,14 @@ class Kubelet:
         self.waiting_nodes[node] -= 1
         if not self.waiting_nodes[node]:
             del self.waiting_nodes[node]
-        self.busy += 1
+        self._moving += 1
         return True
 
     def _settle(self, worker: PodWorker) -> None:
         """The worker stops counting as busy, whatever it was doing."""
         self._unwait(worker)
         if worker.stage in ("sandbox", "containers"):
-            self.busy -= 1
+            self._moving -= 1
 
     def _sandbox_up(self, agent: NodeAgent, worker: PodWorker) -> None:
         worker.stage = "containers"
@@ -472,7 +377,7 @@ class Kubelet:
                 self._container_event(worker, "Pulled", self.rules.image_present_message.format(image=container.image))
             self._next(worker, self._draw_start(), self._started, agent, worker)
             return
-        if self.settings.timed and not self._take_pull_token(agent):
+        if self.settings.timed and not agent.take_pull_token(now):
             message = f'Failed to pull image "{container.image}": pull QPS exceeded'
             self._container_event(worker, "Failed", message, "Warning")
             self._container_event(worker, "Failed", "Error: ErrImagePull", "Warning")
@@ -490,16 +395,6 @@ class Kubelet:
             done = max(ready_at, now + self._draw_pull_overhead())
         agent.images[container.image] = min(done, ready_at) if ready_at is not None else done
         worker.timer = self.clock.call_at(done, NODE_AGENT, self._pulled, agent, worker, now, size)
-
-    def _take_pull_token(self, agent: NodeAgent) -> bool:
-        now = self.clock.now
-        tokens = agent.pull_tokens + (now - agent.pull_at) * PULL_QPS
-        agent.pull_tokens = PULL_BURST if tokens > PULL_BURST else tokens
-        agent.pull_at = now
-        if agent.pull_tokens < 1.0:
-            return False
-        agent.pull_tokens -= 1.0
-        return True
 
     def _pulled(self, agent: NodeAgent, worker: PodWorker, began: float, size: int) -> None:
         if self._events:
@@ -525,35 +420,19 @@ class Kubelet:
     def _running(self, agent: NodeAgent, worker: PodWorker, started_s: float) -> None:
         worker.stage = "running"
         pod = worker.pod
-        ready_in = self._ready_after(pod, started_s)
+        now = self.clock.now
+        jitter = self._jitter if self.settings.timed else None
+        ready_in = ready_at(pod.spec, started_s, self.behaviour_of(pod).time_to_ready_s, jitter) - now
         node = self.store.nodes.get(agent.name)
         address = worker.address or (node.facts.get("ip", "") if node is not None else "")
         self._report(agent, pod, phase="Running", waiting="", ip=address, ready=ready_in <= 0.0)
         if ready_in > 0.0:
             worker.timer = self.clock.call_after(ready_in, NODE_AGENT, self._ready, agent, worker)
         else:
-            self.busy -= 1
-
-    def _ready_after(self, pod: Pod, started_s: float) -> float:
-        """Seconds from now until Ready: time to ready, then the first tick of the readiness probe that succeeds.
-
-        Source: kubernetes/pkg/kubelet/prober/worker.go:run, doProbe.
-        """
-        now = self.clock.now
-        ready_s = started_s + self.behaviour_of(pod).time_to_ready_s
-        latest = ready_s
-        for container in pod.spec.containers:
-            probe = container.readiness_probe
-            if probe and self.settings.timed:
-                period = float(probe.get("periodSeconds") or 10)
-                delay = float(probe.get("initialDelaySeconds") or 0)
-                first = started_s + delay + self._jitter.random() * min(period, 1.0)
-                successes = max(int(probe.get("successThreshold") or 1), 1) - 1
-                latest = max(latest, Grid(first, period).at_or_after(max(ready_s, first)) + successes * period)
-        return latest - now
+            self._moving -= 1
 
     def _ready(self, agent: NodeAgent, worker: PodWorker) -> None:
-        self.busy -= 1
+        self._moving -= 1
         self._report(agent, worker.pod, ready=True)
 
     # -- stopping -----------------------------------------------------------------------------------------------
@@ -565,7 +444,7 @@ class Kubelet:
         """
         worker = agent.workers.get(pod.key)
         if worker is None or worker.pod is not pod or worker.stage in ("ended",):
-            self.busy -= 1
+            self._moving -= 1
             if worker is None and self.store.pods.get(pod.key) is pod:
                 self.store.delete_pod(pod)
             return
@@ -573,14 +452,14 @@ class Kubelet:
         grace = max(pod.grace_s, MINIMUM_GRACE_S if pod.grace_s else 1.0)
         deadline = (pod.deletion_s if pod.deletion_s is not None else now) + grace
         if worker.stage == "terminating":
-            self.busy -= 1
+            self._moving -= 1
             if worker.kill_timer is not None and worker.kill_timer.pending and deadline < worker.kill_timer.when:
                 worker.kill_timer.cancel()
                 worker.kill_timer = self.clock.call_at(deadline, NODE_AGENT, self._containers_ended, agent, worker)
             return
         running = worker.stage == "running"
         if running and worker.timer is not None and worker.timer.pending:
-            self.busy -= 1  # it was still to become ready
+            self._moving -= 1  # it was still to become ready
         self._settle(worker)
         if worker.timer is not None:
             worker.timer.cancel()
@@ -608,7 +487,7 @@ class Kubelet:
             self.cni.delete(agent.name, pod.namespace, pod.name, worker.sandbox)
         if self.store.pods.get(pod.key) is not pod:
             agent.drop(pod)
-            self.busy -= 1
+            self._moving -= 1
             return
         if pod.ready:
             self.store.set_pod_status(pod, ready=False)
@@ -617,54 +496,12 @@ class Kubelet:
 
     def _gone(self, agent: NodeAgent, worker: PodWorker) -> None:
         """The status manager deletes the object with grace 0. Source: status_manager.go:canBeDeleted."""
-        self.busy -= 1
+        self._moving -= 1
         agent.drop(worker.pod)
-        agent.reports.pop(worker.pod.key, None)
+        self._status.forget(agent, worker.pod.key)
         self.store.delete_pod(worker.pod)
 
-    # -- reporting ----------------------------------------------------------------------------------------------
-
-    def _report(self, agent: NodeAgent, pod: Pod, **fields: Any) -> None:
-        """Queue a status write; it goes at once unless the kubelet's API rate limit holds it back."""
-        if not self.settings.timed or (not agent.reports and self._take_api_tokens(agent)):
-            if self.store.pods.get(pod.key) is pod:
-                self.store.set_pod_status(pod, **fields)
-            return
-        waiting = agent.reports.get(pod.key)
-        if waiting is not None and waiting[0] is pod:
-            waiting[1].update(fields)
-        else:
-            agent.reports[pod.key] = (pod, fields)
-        if agent.report_timer is None:
-            self.busy += 1
-            self._arm_reports(agent)
-
-    def _take_api_tokens(self, agent: NodeAgent) -> bool:
-        now = self.clock.now
-        rules = self.rules
-        tokens = agent.api_tokens + (now - agent.api_at) * rules.kubelet_api_qps
-        if tokens > rules.kubelet_api_burst:
-            tokens = rules.kubelet_api_burst
-        agent.api_at = now
-        enough = tokens >= CALLS_PER_STATUS - 1e-9
-        agent.api_tokens = tokens - CALLS_PER_STATUS if enough else tokens
-        return enough
-
-    def _arm_reports(self, agent: NodeAgent) -> None:
-        missing = max(CALLS_PER_STATUS - agent.api_tokens, 0.0) / self.rules.kubelet_api_qps
-        agent.report_timer = self.clock.call_at(agent.api_at + missing, NODE_AGENT, self._send_reports, agent)
-
-    def _send_reports(self, agent: NodeAgent) -> None:
-        agent.report_timer = None
-        while agent.reports and self._take_api_tokens(agent):
-            key = next(iter(agent.reports))
-            pod, fields = agent.reports.pop(key)
-            if self.store.pods.get(pod.key) is pod:
-                self.store.set_pod_status(pod, **fields)
-        if agent.reports:
-            self._arm_reports(agent)
-        else:
-            self.busy -= 1
+    # -- events -------------------------------------------------------------------------------------------------
 
     def _recorder(self, node: str) -> EventRecorder:
         recorder = self._recorders.get(node)
@@ -682,13 +519,6 @@ class Kubelet:
             return
         part = "initContainers" if worker.container < len(worker.pod.spec.init_containers) else "containers"
         self._event(worker.pod, type, reason, message, f"spec.{part}{{{self._container(worker).name}}}")
-
-
-def _out_of(resource: str, requested: int, used: int, capacity: int) -> tuple[str, str]:
-    return (
-        f"OutOf{resource}",
-        f"Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}",
-    )
 
 
 def sandbox_error(rules: KubeletRules, sandbox: str, pod: Pod, plugin_error: str) -> str:

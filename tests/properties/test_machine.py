@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 import eksim.catalog.limits
 from eksim.cli.main import app
 from eksim.cni.vpc_cni import VpcCni
-from eksim.kube.kubelet import Kubelet, NodeAgent
-from eksim.state.objects import Pod
+from eksim.kube.node_agent import NodeAgent
+from eksim.state.objects import Node, Pod
 from eksim.testing import strategies
 from eksim.testing.machine import ClusterMachine, InvariantBroken, explore, replay
 from eksim.testing.strategies import Document
+from eksim.versions import KubeletRules
 
 ONE_NODE: Document = {
     "apiVersion": "eksim/v1",
@@ -128,14 +129,14 @@ def _fit_off_by(patch: pytest.MonkeyPatch, more: int) -> None:
 
 def strict_kubelet(patch: pytest.MonkeyPatch) -> None:
     """The kubelet refuses the last pod that its node takes."""
-    honest = Kubelet._admit
+    honest = NodeAgent.admit
 
-    def admit(self: Kubelet, agent: NodeAgent, pod: Pod) -> Any:
-        if len(agent.workers) + 2 > self.store.nodes[agent.name].allocatable["pods"]:
+    def admit(self: NodeAgent, node: Node, pod: Pod, rules: KubeletRules) -> Any:
+        if len(self.workers) + 2 > node.allocatable["pods"]:
             return "OutOfpods", "Node didn't have enough resource: pods"
-        return honest(self, agent, pod)
+        return honest(self, node, pod, rules)
 
-    patch.setattr(Kubelet, "_admit", admit)
+    patch.setattr(NodeAgent, "admit", admit)
 
 
 def one_host_pod_less(patch: pytest.MonkeyPatch) -> None:
