@@ -12,8 +12,8 @@ from typing import NamedTuple
 from eksim.engine.streams import Latency, Stream
 from eksim.state.network import NEVER, Eni, Instance
 
-#: Stands for the ENI's own address in ``Eni.shows``.
-OWN = -1
+#: Times are compared as if they were whole microseconds, so that a lag that is over at the moment of a look is over.
+EPSILON_S = 5e-7
 
 
 class MetadataLag:
@@ -88,6 +88,7 @@ def _items_shown(eni: Eni, at: float) -> list[int]:
     shows = eni.shows
     if shows is None:
         return list(eni.items)
+    at += EPSILON_S
     return list(dict.fromkeys(int(item) for item, start, until in shows if start <= at < until))
 
 
@@ -96,7 +97,7 @@ def attached_enis(instance: Instance, at: float) -> list[Attached]:
     found = [
         Attached(eni, device, list(eni.items) if eni.shows is None else _items_shown(eni, at))
         for device, eni in instance.enis.items()
-        if eni.visible_s <= at
+        if eni.visible_s <= at + EPSILON_S
     ]
     if len(found) < 2 and not instance.ghosts:
         return found
@@ -104,7 +105,7 @@ def attached_enis(instance: Instance, at: float) -> list[Attached]:
         found += [
             Attached(eni, device, _items_shown(eni, at))
             for eni, device, until in instance.ghosts
-            if eni.visible_s <= at < until
+            if eni.visible_s <= at + EPSILON_S < until
         ]
     found.sort(key=_by_device)
     return found

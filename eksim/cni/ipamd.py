@@ -456,7 +456,9 @@ class Ipamd:
         """
         ds = node.ds
         if eni.excluded and ds.is_item_unused(eni, address):
-            self.clock.call_after(EXCLUDED_DELAY_S, NETWORK, self._deallocate_empty_cidr, node, ds, eni, address)
+            # before what the loop began later and that ends at the same moment
+            delay = EXCLUDED_DELAY_S - EPSILON_S
+            self.clock.call_after(delay, NETWORK, self._deallocate_empty_cidr, node, ds, eni, address)
         if not node.rules.prefix_delegation:
             return
         secondary = address in eni.cidrs

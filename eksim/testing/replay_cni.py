@@ -54,7 +54,8 @@ EXACT_S = 1e-6
 METADATA_FAILED = "metadata failed"
 
 
-_EC2_TEXT = re.compile(r"\b(Insufficient\w+|PrivateIpAddressLimitExceeded|AttachmentLimitExceeded|Invalid[\w.]+): [^:]*")
+#: From EC2's first code on (older releases word the error twice).
+_EC2_TEXT = re.compile(r"\b(Insufficient\w+|Invalid[\w.]+|InternalError|[A-Z]\w+LimitExceeded): .*", re.DOTALL)
 _METADATA_TEXT = re.compile(r"(failed to get local ENI metadata|failed to retrieve interfaces data): .*", re.DOTALL)
 
 
@@ -167,7 +168,8 @@ class Replay:
             result = self._do(step)
             self._same(where, "t_end", step.get("t_end", step["t"]), self.clock.now)
             if result is not None or "result" in step:
-                self._same(where, "result", _without_texts(step.get("result")), _without_texts(result))
+                recorded = _without_texts(step.get("result"))
+                self._same(where, "result", recorded, _told(recorded, _without_texts(result)))
             self._compare(where, step["state"])
 
     def _do(self, step: dict[str, Any]) -> dict[str, Any] | None:
@@ -239,8 +241,8 @@ class Replay:
     def _do_subnet_release(self, n: int, subnet: int = 0) -> dict[str, Any]:
         return {"released": self.ec2.release_addresses(self.subnets[subnet], n)}
 
-    def _do_subnet_tag(self, value: str, subnet: int = 0) -> None:
-        self.network.tag_subnet(self.subnets[subnet], {"kubernetes.io/role/cni": value})
+    def _do_subnet_tag(self, value: str | None, subnet: int = 0) -> None:
+        self.network.tag_subnet(self.subnets[subnet], {"kubernetes.io/role/cni": value or ""})
 
     def _do_ec2_fail(self, api: str, code: str, count: int, after: int = 0) -> None:
         self.ec2.faults.add(Fault(api, code, message="injected", count=count, after=after))
@@ -444,6 +446,17 @@ def _without_texts(result: Any) -> Any:
     if isinstance(result, dict) and "error" in result:
         return {"error": _METADATA_TEXT.sub(r"\1", _EC2_TEXT.sub(r"\1", result["error"]))}
     return result
+
+
+def _told(recorded: Any, result: Any) -> Any:
+    """The result as far as it is told: what is empty may be left out, and a list may be given by its length."""
+    if not isinstance(recorded, dict) or not isinstance(result, dict):
+        return result
+    told = {key: value for key, value in result.items() if key in recorded or value not in (None, 0, [])}
+    for key, value in recorded.items():
+        if isinstance(value, int) and isinstance(told.get(key), list):
+            told[key] = len(told[key])
+    return told
 
 
 def _by_device(eni: dict[str, Any]) -> tuple[Any, ...]:
