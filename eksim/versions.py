@@ -313,6 +313,8 @@ class CniRules:
     #: from 1.8.0: tags come with the creation of an ENI, and are mended at start and reconcile; before, tagged after
     #: the attach.
     tags_at_creation: bool
+    #: from 1.20.0: with CLUSTER_NAME, ENIs are tagged eks:eni:owner too.
+    owner_tag: bool
     #: from 1.18.0: ENABLE_SUBNET_DISCOVERY.
     subnet_discovery: bool
     #: from 1.22.0: tags exclude subnets, ENIs in them are marked, cluster tags count.
@@ -364,6 +366,7 @@ class CniRules:
             del_returns_leftover_addresses=(1, 9, 0) <= v < (1, 20, 0),
             security_group_refresh="first" if v < (1, 7, 10) else "last" if v < (1, 15, 0) else "before-growth",
             tags_at_creation=v >= (1, 8, 0),
+            owner_tag=v >= (1, 20, 0),
             subnet_discovery=v >= (1, 18, 0),
             subnet_exclusion=v >= (1, 22, 0),
             manage_untagged=v >= (1, 10, 0),

@@ -55,12 +55,12 @@ def wrap(prefix: str, error: Refused) -> Refused:
 def build_eni_tags(node: NodeIpam) -> dict[str, str]:
     """The tags an ENI of the node should have: the instance's id and, with CLUSTER_NAME, the cluster and owner.
 
-    Source: awsutils.go:buildENITags, v1.23.1.
+    Source: awsutils.go:buildENITags, v1.23.1 and v1.9.0; tagENI, v1.7.5.
     """
     tags = {TAG_INSTANCE: node.instance.id}
     if node.settings.cluster_name:
         tags[TAG_CLUSTER] = node.settings.cluster_name
-        if node.rules.tags_at_creation:
+        if node.rules.owner_tag:
             tags[TAG_OWNER] = "amazon-vpc-cni"
     return tags
 
