@@ -12,6 +12,7 @@ from eksim.kube.scheduler.nodeinfo import PodInfo
 from eksim.kube.scheduler.preemption import sort_by_importance
 from eksim.state.objects import Pod
 from eksim.state.podspec import PodSpec
+from eksim.testing.replay_scheduler import Harness
 from eksim.versions import KubernetesRules
 
 # What Go's sort.Slice makes of these (by value; of two -1 each is less than the other): the places of the elements.
@@ -110,3 +111,53 @@ def test_namespace_selector_of_the_pod_being_placed(
     (found,) = Terms(spec, "default").affinity
     assert found.matches("other", {}, {"team": team}) is existing
     assert found.matches_for_incoming("other", {}, {"team": team}) is incoming
+
+
+TWO_NAMED = {
+    "nodeSelectorTerms": [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]} for name in ("n0", "n1")
+    ]
+}
+NAMED_POD = {
+    "metadata": {"name": "p", "namespace": "default", "uid": "u"},
+    "spec": {
+        "schedulerName": "default-scheduler",
+        "containers": [{"resources": {"requests": {"cpu": "2"}}}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": TWO_NAMED}},
+    },
+}
+
+
+def _nodes(*cpus: str) -> list[dict[str, Any]]:
+    allocatable = [{"cpu": cpu, "memory": "4Gi", "pods": "10"} for cpu in cpus]
+    return [{"metadata": {"name": f"n{i}"}, "status": {"allocatable": a}} for i, a in enumerate(allocatable)]
+
+
+@pytest.mark.parametrize(
+    ("nominated", "plugins"), [("", "[NodeAffinity]"), ("n0", "[NodeAffinity NodeResourcesFit]"), ("n9", "[NodeAffinity]")]
+)
+def test_who_kept_the_pod_from_the_other_nodes(nominated: str, plugins: str) -> None:
+    """What refused the nominated node stands in one set with the plugins that named the nodes
+    (schedule_one.go:findNodesThatFitPod, v1.34.1: UnschedulablePlugins)."""
+    harness = Harness({"scheduler_version": "1.34", "steps": []}, plain=True)
+    for manifest in _nodes("1", "1", "1"):
+        harness._add_node(manifest)
+    pod = harness._pod(NAMED_POD)
+    pod.nominated_node = nominated
+    harness.pods[pod.key] = pod
+    harness.scheduler.handlers.add_pod_to_scheduling_queue(pod)
+    attempt = harness.scheduler.schedule_one(detail=True)
+    assert attempt is not None
+    assert f"1 node(s) didn't satisfy plugin(s) {plugins}" in attempt.message
+
+
+def test_order_of_named_nodes_follows_the_record() -> None:
+    """The real scheduler takes them from a Go set; empty fields may be missing."""
+    outcomes = []
+    for feasible, total in (([0, 1], [10, 20]), ([1, 0], [20, 10])):
+        harness = Harness({"scheduler_version": "1.34", "steps": []}, plain=True)
+        want = {"feasible": feasible, "total": total, "top": [1], "scores": {"X": {"w": 1, "raw": total, "norm": total}}}
+        got = harness._in_order(want, [0, 1])
+        outcomes.append((got["feasible"], got["total"], got["top"], got["scores"]["X"]["raw"]))
+    assert outcomes[0] == outcomes[1] == ([0, 1], [10, 20], [1], [10, 20])
+    assert Harness._in_order({"feasible": [0, 2]}, [0, 1]) == {"feasible": [0, 2]}

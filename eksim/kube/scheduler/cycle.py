@@ -356,7 +356,8 @@ class Scheduler:
         nodes = order
         if names is not None:
             nodes = [self.cache.snapshot[name] for name in sorted(names) if name in self.cache.snapshot]
-            text = f"node(s) didn't satisfy plugin(s) {go_list(narrowing)}"
+            # The set of rejecting plugins is one with the narrowing ones: what refused the nominated node is in it.
+            text = f"node(s) didn't satisfy plugin(s) {go_list(diagnosis.plugins)}"
             diagnosis.absent = Status("", UNRESOLVABLE, (text,))
         if nodes:
             self._find_nodes_that_pass_filters(framework, state, pod, attempt, diagnosis, nodes, statuses)
