@@ -136,11 +136,11 @@ class EventCorrelator:
         self.last: Observation | None = None
 
     def correlate(
-        self, event: StoredEvent, now_ns: int, now_s: float, name: Callable[[ObjectReference], str]
+        self, event: StoredEvent, now_ns: int, now_s: float, stamp_ns: Callable[[], int]
     ) -> StoredEvent | None:
         """The event to write (count > 1: as a patch), or None if it is held back.
 
-        ``now_s``, ``name``: whole second and name of an event made now, for a combined one.
+        ``now_s``, ``stamp_ns``: whole second and the time in the name of an event made now, for a combined one.
         """
         involved = event.involved
         source = (event.component, event.host)
@@ -161,7 +161,7 @@ class EventCorrelator:
         if combined:
             forgotten = self._forget(list(group.messages))
             del group.messages[forgotten]
-            event = self._combined(event, name(event.involved), now_s)
+            event = self._combined(event, f"{involved.name}.{stamp_ns():x}", now_s)
             key = group_key
         seen = self._seen.get(key)
         if seen is not None:
@@ -182,7 +182,7 @@ class EventCorrelator:
         return group
 
     def _combined(self, event: StoredEvent, name: str, now_s: float) -> StoredEvent:
-        """The event that stands for many similar ones."""
+        """The event that stands for many similar ones. Nothing checks that the object's name can be part of its name."""
         return event.replaced(
             name=name,
             message="(combined from similar events): " + event.message,
@@ -202,13 +202,14 @@ class EventCorrelator:
             self._spam.put(key, bucket)
         return bucket.accept(now_ns, self._qps, self._options.burst)
 
-    def update_state(self, event: StoredEvent) -> None:
-        """The server's answer is what is remembered of the event, under its own message.
+    def update_state(self, sent: StoredEvent, event: StoredEvent) -> None:
+        """The server's answer is what is remembered of the event, under the answer's own reason and message.
 
-        For an event that was not combined this is what is remembered already.
+        For an event that was not combined this is what is remembered already, unless the one that was changed is
+        another: two events of one object at one instant share a name, and only the first is there.
         Source: events_cache.go:eventLogger.updateState.
         """
-        if self.last is not None and not self.last[1]:
+        if self.last is not None and not self.last[1] and sent is event:
             return
         involved = event.involved
         key = (
@@ -312,9 +313,8 @@ class ClassicBroadcaster:
         Source: kubernetes/staging/src/k8s.io/client-go/tools/record/event.go:makeEvent, v1.34.1.
         """
         now_ns = self._calendar.now_ns()
-        event = StoredEvent(
-            self._name(involved), involved.namespace or "default", involved, type, reason, message
-        )
+        name = event_name(involved, self._calendar.stamp_ns(), self._rules)
+        event = StoredEvent(name, involved.namespace or "default", involved, type, reason, message)
         event.count = 1
         event.first_s = event.last_s = self._calendar.whole_s(now_ns)
         event.component, event.host = source
@@ -326,13 +326,10 @@ class ClassicBroadcaster:
             return
         self._record_to_sink(event)
 
-    def _name(self, involved: ObjectReference) -> str:
-        return event_name(involved, self._calendar.stamp_ns(), self._rules)
-
     def _record_to_sink(self, event: StoredEvent) -> None:
         """Source: event.go:recordToSink."""
         now_ns = self._calendar.now_ns()
-        written = self.correlator.correlate(event, now_ns, self._calendar.whole_s(now_ns), self._name)
+        written = self.correlator.correlate(event, now_ns, self._calendar.whole_s(now_ns), self._calendar.stamp_ns)
         if written is not None:
             self._try(written, 0)
 
@@ -363,7 +360,7 @@ class ClassicBroadcaster:
             answer = self._sink.create(event)
         if isinstance(answer, Refused):
             return answer.code != UNREACHABLE
-        self.correlator.update_state(answer)
+        self.correlator.update_state(event, answer)
         return True
 
 

@@ -149,7 +149,7 @@ class SeriesBroadcaster:
             self._clock.arm(self._retry_at(self._clock.now, tries + 1), OBSERVER, self._attempt, event, tries + 1)
 
     def _record_event(self, event: StoredEvent) -> StoredEvent | Refused | None:
-        """The server's answer; None if there was none.
+        """The server's answer; None if there was none, or if a series is there again at once after it was not.
 
         Source: event_broadcaster.go:recordEvent.
         """
@@ -159,7 +159,9 @@ class SeriesBroadcaster:
             answer = self._sink.patch(event, fields)
         if answer is None or (isinstance(answer, Refused) and answer.code == "NotFound"):
             answer = self._sink.create(event)
-        if isinstance(answer, Refused) and answer.code == UNREACHABLE:
+        if isinstance(answer, Refused) and (
+            answer.code == UNREACHABLE or (event.series_count and answer.code == "AlreadyExists")
+        ):
             return None
         return answer
 

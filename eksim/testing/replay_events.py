@@ -91,6 +91,8 @@ class _Replay:
         self._room = EventRoom(clock, store, float(case["ttl"]), validate=False)
         self._server = _Server(clock, self._room, self)
         self._recorded: list[Json] = [call for step in case["steps"] for call in step.get("calls") or ()]
+        #: those that a pending retry is meant to be
+        self._claimed: set[int] = set()
         self._step: Json = {}
         calendar = Calendar(clock, EPOCH_S, distinct=False)
         rules = KubernetesRules.of(case["client_version"]).controllers
@@ -122,13 +124,22 @@ class _Replay:
         return chosen if chosen in messages else messages[0]
 
     def _retry_at(self, now_s: float, tries: int) -> float:
-        """When the record has the next call for the event that just failed."""
-        # the failed call itself is noted after this question, or was the last one
-        name = self._server.calls[-1]["name"] if self._server.calls else ""
-        for call in self._recorded[self._server.made :]:
-            if call["name"] == name and now_s < call["t"] <= now_s + 1.25 * RETRY_S:
-                return float(call["t"])
-        return now_s + RETRY_S
+        """When the record has the next call for the event that just failed; each of its calls is for one retry only."""
+        failed = self._server.calls[-1]
+        found = None
+        for i, call in enumerate(self._recorded[self._server.made :], self._server.made):
+            if call["name"] != failed["name"] or i in self._claimed or not now_s < call["t"] <= now_s + 1.25 * RETRY_S:
+                continue
+            # Events of one instant share a name, and a failed create may have been a patch at first.
+            if call["verb"] == failed["verb"] and _bare(call["body"]) == failed["body"]:
+                found = i
+                break
+            if found is None:
+                found = i
+        if found is None:
+            return now_s + RETRY_S
+        self._claimed.add(found)
+        return float(self._recorded[found]["t"])
 
     def _refresh_first(self, now_s: float) -> bool:
         for call in self._recorded:
