@@ -354,7 +354,9 @@ class ClassicBroadcaster:
         """
         answer: StoredEvent | Refused | None = None
         if event.count > 1:
-            fields = {"count": event.count, "last_s": event.last_s, "message": event.message}
+            fields: dict[str, object] = {"count": event.count, "last_s": event.last_s}
+            if event.message:
+                fields["message"] = event.message
             answer = self._sink.patch(event, fields)
         if answer is None or (isinstance(answer, Refused) and answer.code == "NotFound"):
             answer = self._sink.create(event)

@@ -48,7 +48,8 @@ class CachedEvent:
 
 class SeriesBroadcaster:
     """One component's recorder. ``retry_at(now, tries)`` as for the classic one; ``refresh_first(now)``: whether the
-    refresh comes before the end of series where both are due at one instant (the real order is arbitrary)."""
+    refresh comes before the end of series where both are due at one instant (the real order is arbitrary).
+    ``in_turn(series)``: the order in which a loop writes them (the real one is that of a Go map)."""
 
     __slots__ = (
         "_armed",
@@ -56,6 +57,7 @@ class SeriesBroadcaster:
         "_clock",
         "_finish",
         "_has_series",
+        "_in_turn",
         "_refresh",
         "_refresh_first",
         "_retry_at",
@@ -77,6 +79,7 @@ class SeriesBroadcaster:
         instance: str,
         retry_at: Callable[[float, int], float],
         refresh_first: Callable[[float], bool] = lambda _: True,
+        in_turn: Callable[[list[CachedEvent]], list[CachedEvent]] = lambda series: series,
     ) -> None:
         self._clock = clock
         self._calendar = calendar
@@ -84,6 +87,7 @@ class SeriesBroadcaster:
         self._rules = rules
         self._retry_at = retry_at
         self._refresh_first = refresh_first
+        self._in_turn = in_turn
         self.controller = controller
         self.instance = instance
         self.cache: dict[_Key, CachedEvent] = {}
@@ -135,9 +139,9 @@ class SeriesBroadcaster:
         cached.count = 2 if self._rules.series_starts_at_two else 1
         self._has_series = True
         self._arm()
-        self._attempt(self._series_of(cached), 0)
+        self._attempt(self.series_of(cached), 0)
 
-    def _series_of(self, cached: CachedEvent) -> StoredEvent:
+    def series_of(self, cached: CachedEvent) -> StoredEvent:
         """The event as it is to be written now."""
         return cached.event.replaced(
             series_count=cached.count, series_last_s=self._calendar.micro_s(cached.last_ns)
@@ -198,24 +202,22 @@ class SeriesBroadcaster:
     def refresh_existing_event_series(self) -> None:
         """Write every series. Source: event_broadcaster.go:refreshExistingEventSeries."""
         self.by = "refresh"
-        for cached in self.cache.values():
-            if cached.count:
-                answer = self._record_event(self._series_of(cached))
-                if isinstance(answer, StoredEvent):
-                    cached.event = answer
+        for cached in self._in_turn([cached for cached in self.cache.values() if cached.count]):
+            answer = self._record_event(self.series_of(cached))
+            if isinstance(answer, StoredEvent):
+                cached.event = answer
 
     def finish_series(self) -> None:
         """Forget what is older than six minutes, series with a last write. Source: event_broadcaster.go:finishSeries."""
         self.by = "finish"
         before = self._calendar.now_ns() - FINISH_NS
+        over = [cached for cached in self.cache.values() if cached.count and cached.last_ns < before]
+        gone = {id(cached) for cached in self._in_turn(over) if self._record_event(self.series_of(cached)) is not None}
         self._has_series = False
         for key, cached in list(self.cache.items()):
-            if not cached.count:
-                if cached.time_ns < before:
-                    del self.cache[key]
-            elif cached.last_ns < before and self._record_event(self._series_of(cached)) is not None:
+            if id(cached) in gone or (not cached.count and cached.time_ns < before):
                 del self.cache[key]
-            else:
+            elif cached.count:
                 self._has_series = True
 
 

@@ -9,6 +9,8 @@ the tests.
 from __future__ import annotations
 
 import datetime
+import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from eksim.engine.clock import Clock
 from eksim.errors import Refused
 from eksim.kube.event_correlator import Calendar, ClassicBroadcaster, CorrelatorOptions, EventCorrelator, Source
 from eksim.kube.event_objects import RETRY_S, UNREACHABLE, ObjectReference, StoredEvent
-from eksim.kube.event_series import SeriesBroadcaster
+from eksim.kube.event_series import CachedEvent, SeriesBroadcaster
 from eksim.kube.events import EventRoom
 from eksim.state.store import Store
 from eksim.testing.traces import Outcome, replay_files
@@ -115,6 +117,7 @@ class _Replay:
                 case["instance"],
                 self._retry_at,
                 self._refresh_first,
+                self._in_turn,
             )
 
     # -- choices that the record makes ----------------------------------------------------------------------------------
@@ -126,9 +129,14 @@ class _Replay:
     def _retry_at(self, now_s: float, tries: int) -> float:
         """When the record has the next call for the event that just failed; each of its calls is for one retry only."""
         failed = self._server.calls[-1]
+        soonest, latest = now_s, now_s + RETRY_S
+        if self.series is not None:
+            soonest, latest = latest - 1e-6, now_s + 1.25 * RETRY_S
         found = None
         for i, call in enumerate(self._recorded[self._server.made :], self._server.made):
-            if call["name"] != failed["name"] or i in self._claimed or not now_s < call["t"] <= now_s + 1.25 * RETRY_S:
+            if call.get("by", "emit") != "emit":
+                continue
+            if call["name"] != failed["name"] or i in self._claimed or not soonest < call["t"] <= latest + 1e-6:
                 continue
             # Events of one instant share a name, and a failed create may have been a patch at first.
             if call["verb"] == failed["verb"] and _bare(call["body"]) == failed["body"]:
@@ -137,15 +145,48 @@ class _Replay:
             if found is None:
                 found = i
         if found is None:
-            return now_s + RETRY_S
+            # after the record's end
+            return latest
         self._claimed.add(found)
-        return float(self._recorded[found]["t"])
+        return self._moment(float(self._recorded[found]["t"]))
+
+    def _moment(self, when: float) -> float:
+        """The recorded microsecond to the nanosecond, as far as a name made then tells it."""
+        for call in self._recorded:
+            digits = call["name"].rpartition(".")[2]
+            if call["t"] == when and call["verb"] == "create" and re.fullmatch("[0-9a-f]{15,16}", digits):
+                exact = (int(digits, 16) - round(EPOCH_S) * 1_000_000_000) / 1e9
+                if abs(exact - when) < 1e-6:
+                    return exact
+        return when
 
     def _refresh_first(self, now_s: float) -> bool:
         for call in self._recorded:
             if call["t"] == now_s and call["by"] in ("refresh", "finish"):
                 return bool(call["by"] == "refresh")
         return False
+
+    def _in_turn(self, series: list[CachedEvent]) -> list[CachedEvent]:
+        """The record has a turn's calls by name: those that the next failures met came first."""
+        assert self.series is not None
+        now, by = self._clock.now, self.series.by
+        calls = [c for c in self._recorded if c["t"] == now and c["by"] == by and c["verb"] == "patch"]
+        order: list[Json] = []
+        for failure in self._server.failures:
+            met = next((c for c in calls if c["result"] == _RESULT_OF[failure]), None)
+            if met is not None:
+                calls.remove(met)
+                order.append(met)
+        left, out = list(series), []
+        for call in order + calls:
+            for cached in left:
+                event = self.series.series_of(cached)
+                fields = {"series_count": event.series_count, "series_last_s": event.series_last_s}
+                if event.key == call["name"] and self.patch_body(fields) == call["body"]:
+                    left.remove(cached)
+                    out.append(cached)
+                    break
+        return out + left
 
     # -- steps ------------------------------------------------------------------------------------------------------------
 
@@ -168,7 +209,7 @@ class _Replay:
         if difference is not None:
             return difference
         if self.series is not None:
-            return _compare("cache", step.get("cache") or [], self._cache())
+            return _compare("cache", _by_name(step.get("cache") or []), _by_name(self._cache()))
         return self._memory_difference(step, mine[before:])
 
     def _occur(self, op: Json) -> None:
@@ -193,7 +234,7 @@ class _Replay:
             if cached.count:
                 entry |= {"count": cached.count, "last": round(cached.last_ns / 1e9 - EPOCH_S, 6)}
             out.append(entry)
-        return sorted(out, key=lambda entry: str(entry["name"]))
+        return out
 
     def _memory_difference(self, step: Json, calls: list[Json]) -> str | None:
         if step["op"] != "event":
@@ -258,7 +299,7 @@ class _Replay:
             series = {"count": fields["series_count"], "lastObservedTime": _micro(fields["series_last_s"])}
             return {"series": series}
         return _bare(
-            {"count": fields["count"], "lastTimestamp": _second(fields["last_s"]), "message": fields["message"]}
+            {"count": fields["count"], "lastTimestamp": _second(fields["last_s"]), "message": fields.get("message")}
         )
 
 
@@ -310,6 +351,11 @@ def _micro(time_s: float | None) -> str | None:
     return None if time_s is None else _calendar(time_s).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def _by_name(entries: list[Json]) -> list[Json]:
+    """Events of one instant share a name: those in any order."""
+    return sorted(entries, key=lambda entry: (entry["name"], entry.get("count", 0), entry.get("last", 0.0)))
+
+
 def _compare(what: str, recorded: Any, mine: Any) -> str | None:
     return None if recorded == mine else f"{what}: {mine!r}, recorded {recorded!r}"
 
@@ -335,10 +381,14 @@ def _ordered(calls: list[Json]) -> list[Json]:
     for call in calls:
         loop = call.get("by") in ("refresh", "finish")
         if turn and (not loop or (call["t"], call["by"]) != (turn[0]["t"], turn[0]["by"])):
-            out += sorted(turn, key=lambda c: str(c["name"]))
+            out += sorted(turn, key=_rank)
             turn = []
         if loop:
             turn.append(call)
         else:
             out.append(call)
-    return out + sorted(turn, key=lambda c: str(c["name"]))
+    return out + sorted(turn, key=_rank)
+
+
+def _rank(call: Json) -> tuple[str, str, str]:
+    return str(call["name"]), str(call["verb"]), json.dumps(_bare(call["body"]), sort_keys=True)

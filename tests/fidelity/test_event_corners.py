@@ -136,3 +136,59 @@ def test_retries_of_events_that_share_a_name_follow_their_own_delays(first: int)
         "instance": "i", "ttl": 3600, "ops": ops, "steps": steps, "stored": [calls[first]["body"]],
     }  # fmt: skip
     assert replay_case(case).difference is None
+
+
+def test_an_empty_message_leaves_the_stored_one() -> None:
+    """An empty field is in no patch (strategicpatch.CreateTwoWayMergePatch of what JSON leaves out)."""
+    desk = Desk()
+    desk.at(1, "A", "a")
+    desk.at(1, "B", "")
+    desk.at(5, "B", "")
+    (event,) = desk.room.stored()
+    assert (event.reason, event.message, event.count) == ("A", "a", 2)
+
+
+def _series_case(ops: list[dict[str, Any]], steps: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": "x", "family": "x", "api": "events.k8s.io/v1", "client_version": "v1.34.1", "controller": "c",
+        "instance": "i", "ttl": 36000, "ops": ops, "steps": steps, "stored": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("results", "replays"),
+    [
+        (("internal", "ok", "ok"), True),
+        (("ok", "internal", "ok"), True),
+        (("ok", "ok", "internal"), True),
+        (("ok", "internal", "internal"), False),
+        (("ok", "ok", "ok"), False),
+    ],
+)
+def test_a_failure_in_a_turn_meets_the_series_that_the_record_says(results: tuple[str, ...], replays: bool) -> None:
+    """A loop writes series in the order of a Go map; the record has them by name, so who failed says who was first."""
+    ops: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
+    cache: dict[str, dict[str, Any]] = {}
+    turn = []
+    for i, result in enumerate(results):
+        pod = {"kind": "Pod", "namespace": "default", "name": f"p{i}", "uid": f"u{i}", "apiVersion": "v1"}
+        first = 1700 + i
+        name = f"default/p{i}.{(946684800 + first) * 1_000_000_000:x}"
+        created = {
+            "metadata": {"name": name[8:], "namespace": "default"}, "reason": "A", "regarding": pod, "note": "a",
+            "eventTime": f"2000-01-01T00:28:{20 + i}.000000Z", "reportingController": "c", "reportingInstance": "i",
+            "type": "Normal",
+        }  # fmt: skip
+        series = {"series": {"count": 2, "lastObservedTime": f"2000-01-01T00:28:{20 + i}.500000Z"}}
+        for t, verb, body in ((float(first), "create", created), (first + 0.5, "patch", series)):
+            ops.append({"op": "event", "t": t, "object": pod, "type": "Normal", "reason": "A", "message": "a"})
+            cache[name] = {"name": name, "count": 2, "last": t} if verb == "patch" else {"name": name}
+            call = {"t": t, "by": "emit", "verb": verb, "name": name, "body": body, "result": "ok"}
+            steps.append({"t": t, "op": "event", "calls": [call], "cache": list(cache.values())})
+        turn.append({"t": 1800.0, "by": "refresh", "verb": "patch", "name": name, "body": series, "result": result})
+    ops += [{"op": "fail", "t": 1750.0, "error": "internal", "count": 1}, {"op": "wait", "t": 1801.0}]
+    steps.append({"t": 1750.0, "op": "fail", "cache": list(cache.values())})
+    steps.append({"t": 1801.0, "op": "wait", "calls": turn, "cache": list(cache.values())})
+    difference = replay_case(_series_case(ops, steps)).difference
+    assert (difference is None or difference.startswith("stored events")) is replays
