@@ -32,10 +32,10 @@ from eksim.names import instance_id, node_name, uid
 from eksim.scenario.load import LoadedScenario, LoadedWorkload, parse_range
 from eksim.scenario.schema import NodeEntry, NodeGroup
 from eksim.state.changes import Verb
-from eksim.state.invariants import EniPicture, Picture
 from eksim.state.links import Links
 from eksim.state.network import RESERVED, Network, Subnet, format_address
 from eksim.state.objects import Node, Pod, Taint
+from eksim.state.picture import EniPicture, Picture
 from eksim.state.snapshot import Snapshot, Usage
 from eksim.state.store import Store
 from eksim.state.watchdog import Watchdog

@@ -8,8 +8,9 @@ from __future__ import annotations
 from eksim.cluster import Cluster
 from eksim.cni.settings import atoi
 from eksim.kube.scheduler.queue import LEFTOVER_FLUSH_S
-from eksim.state.invariants import Picture, SandboxPicture, TypePicture, Violation, WorkerPicture, violations
+from eksim.state.invariants import Violation, violations
 from eksim.state.network import RESERVED
+from eksim.state.picture import Picture, SandboxPicture, TypePicture, WorkerPicture
 from eksim.state.watchdog import Watchdog
 
 #: The cool-down where IP_COOLDOWN_PERIOD is not set. Written once more here on purpose: a judge does not ask the judged.

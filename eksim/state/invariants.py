@@ -8,13 +8,12 @@ calls wrong what the real components do too: a pod whose address EC2 took away k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from eksim.state.network import format_address
-from eksim.state.objects import Node, Pod
-from eksim.state.podspec import PodSpec, tolerates
-from eksim.state.selectors import node_selector_matches
+from eksim.state.picture import Picture, SandboxPicture, WorkerPicture
+from eksim.state.room import Room, bound
 from eksim.state.store import Store
 
 #: aws-node and kube-proxy: they take a pod slot each, and no address.
@@ -25,91 +24,6 @@ HOST_NETWORK_PODS = 2
 #: bear the name of one that is gone).
 HEARS_OF_PODS_S = 1.0
 
-
-
-@dataclass(slots=True)
-class EniPicture:
-    """An ENI as EC2 has it: its own address and what was assigned to it; addresses as integers."""
-
-    id: str
-    node: str
-    device: int
-    subnet: str
-    own: int
-    addresses: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxPicture:
-    """An address that the CNI plugin has given to a pod sandbox and not yet taken back. ``pod``: namespace/name."""
-
-    node: str
-    sandbox: str
-    pod: str
-    address: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerPicture:
-    """A pod as its node's kubelet has it; ``stage``: sandbox, containers, running, terminating, ended; ``address``: the
-    sandbox's, "" on the host's network and before it has one."""
-
-    node: str
-    pod: Pod
-    sandbox: str
-    address: str
-    stage: str
-
-
-@dataclass(frozen=True, slots=True)
-class TypePicture:
-    """A node's type as the kubelet's max-pods formula counts it; ``override``: a max-pods that the scenario sets."""
-
-    name: str
-    enis: int
-    ipv4_per_eni: int
-    override: int | None
-
-
-@dataclass(slots=True)
-class Picture:
-    """A moment of the cluster: EC2's truth, ipamd's assignments, subnets; what kubelets and scheduler believe.
-
-    ``full``: the second half was filled in too.
-    """
-
-    enis: list[EniPicture] = field(default_factory=list)
-    #: (node, sandbox, address, ENI id or "" if unknown): ipamd's datastores
-    assigned: list[tuple[str, str, int, str]] = field(default_factory=list)
-    #: node → (max ENIs, slots per ENI × addresses per slot)
-    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
-    #: subnet → (size, free, used, reserved)
-    subnets: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
-
-    full: bool = False
-    sandboxes: list[SandboxPicture] = field(default_factory=list)
-    workers: list[WorkerPicture] = field(default_factory=list)
-    #: node → (ENIs, total, assigned, cooling) of ipamd's datastore, where ipamd serves
-    pools: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
-    #: sandboxes that ended while ipamd could not be told (their address stays assigned until it starts again)
-    unheard: dict[str, None] = field(default_factory=dict)
-    #: (node, address) that others took from the node's ENIs at some time, or that ipamd did not find when it started
-    #: (known only with a watchdog): a pod may have them, and ipamd give them out again
-    taken: dict[tuple[str, int], None] = field(default_factory=dict)
-    types: dict[str, TypePicture] = field(default_factory=dict)
-    #: pending pod → (place in the scheduler's queue, attempts, since when)
-    places: dict[str, tuple[str, int, float]] = field(default_factory=dict)
-    #: node → resource → amount, as the scheduler counts it
-    requested: dict[str, Mapping[str, int]] = field(default_factory=dict)
-    #: pod → node on which the scheduler assumes it while the binding is under way
-    assumed: dict[str, str] = field(default_factory=dict)
-    #: node → when room was made there of which no event tells (in releases without hints: a nominated pod went, or the
-    #: node changed while it was full);
-    #: None: not known, and then pods count only that have waited longer than ``leftover_s``, after which all are retried
-    silent: dict[str, float] | None = None
-    leftover_s: float = 0.0
-    #: names of the schedulers' profiles: whose pods the scheduler looks after
-    schedulers: tuple[str, ...] = ("default-scheduler",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,19 +260,6 @@ def unfinished(store: Store, node: str) -> int:
     return sum(p.phase not in ("Succeeded", "Failed") for p in store.pods_by_node.get(node, {}).values())
 
 
-def _bound(store: Store, picture: Picture) -> dict[str, dict[str, int]]:
-    """node → resource → what unfinished and assumed pods ask there, counted anew; ``pods``: how many they are."""
-    sums: dict[str, dict[str, int]] = {name: {"pods": 0} for name in store.nodes}
-    for pod in store.pods.values():
-        node = pod.node or picture.assumed.get(pod.key, "")
-        if node in sums and pod.phase not in ("Succeeded", "Failed"):
-            total = sums[node]
-            total["pods"] += 1
-            for resource, amount in pod.spec.requests.items():
-                total[resource] = total.get(resource, 0) + amount
-    return sums
-
-
 @invariant("scheduler-counts-what-is-there", "kubernetes/pkg/scheduler/backend/cache/interface.go (Cache)")
 def scheduler_counts_what_is_there(store: Store, picture: Picture) -> Iterator[str]:
     """The scheduler's sums of a node are those of the pods bound or assumed there."""
@@ -366,7 +267,7 @@ def scheduler_counts_what_is_there(store: Store, picture: Picture) -> Iterator[s
         return
     # a pod that is deleted while its binding is under way counts until the binding has failed
     unsure = {node: None for key, node in picture.assumed.items() if key not in store.pods}
-    for name, total in _bound(store, picture).items():
+    for name, total in bound(store, picture).items():
         if name in unsure:
             continue
         counted = picture.requested.get(name)
@@ -387,7 +288,7 @@ def pending_for_a_reason(store: Store, picture: Picture) -> Iterator[str]:
 
     Nearly all that makes room on a node is an event that the plugin which refused the node has registered for; so a pod
     that waits among the unschedulable ones and fits a node was refused without reason, or an event was lost. Left out:
-    pods with rules between pods (affinity, spread, host ports), and room that comes of what no event tells of.
+    pods that want others near (pod affinity) or spread, and room that comes of what no event tells of.
     """
     if not picture.full:
         return
@@ -416,77 +317,3 @@ def pending_for_a_reason(store: Store, picture: Picture) -> Iterator[str]:
                 f"{pod.key} waits as unschedulable since {since:g} s (attempt {attempts} said {said!r}), "
                 f"and fits {node}: {room.words(node)}"
             )
-
-
-class Room:
-    """Which node a pod fits, reckoned from the store by plain counting, without the scheduler's plugins."""
-
-    def __init__(self, store: Store, picture: Picture) -> None:
-        self.store = store
-        self.used = _bound(store, picture)
-        for name, total in self.used.items():
-            for resource, amount in picture.requested.get(name, {}).items():
-                total[resource] = max(total.get(resource, 0), amount)
-        self.nominated: dict[str, list[Pod]] = {}
-        for pod in store.pods.values():
-            if pod.nominated_node and not pod.node:
-                self.nominated.setdefault(pod.nominated_node, []).append(pod)
-        self._known: dict[int, list[str]] = {}
-
-    def words(self, node: str) -> str:
-        """The node's use in words."""
-        return ", ".join(
-            f"{self.used[node].get(resource, 0)} of {amount} {resource}"
-            for resource, amount in self.store.nodes[node].allocatable.items()
-        )
-
-    def nodes_for(self, pod: Pod) -> list[str]:
-        """The nodes that the pod fits; pods of one template are looked at once, unless there are nominations."""
-        found = None if self.nominated else self._known.get(id(pod.spec))
-        if found is None:
-            found = []
-            if not has_rules_between_pods(pod.spec):
-                found = [name for name, node in self.store.nodes.items() if self._fits(pod, node)]
-            self._known[id(pod.spec)] = found
-        return found
-
-    def _fits(self, pod: Pod, node: Node) -> bool:
-        spec = pod.spec
-        if not admits(spec, node):
-            return False
-        used = self.used[node.name]
-        others = [
-            other
-            for other in self.nominated.get(node.name, ())
-            if other is not pod and other.spec.priority >= spec.priority
-        ]
-        if used["pods"] + len(others) + 1 > node.allocatable.get("pods", 0):
-            return False
-        for resource, amount in spec.requests.items():
-            more = sum(other.spec.requests.get(resource, 0) for other in others)
-            if amount and used.get(resource, 0) + more + amount > node.allocatable.get(resource, 0):
-                return False
-        return True
-
-
-def has_rules_between_pods(spec: PodSpec) -> bool:
-    """Whether where the pod fits hangs on other pods by more than their requests."""
-    affinity = spec.affinity
-    return bool(
-        affinity.pod_required or affinity.anti_required or spec.topology_spread or spec.host_ports or spec.scheduling_gates
-    )
-
-
-def admits(spec: PodSpec, node: Node) -> bool:
-    """Whether the node takes such a pod, its other pods apart: cordon, taints, selector, name."""
-    if spec.node_name and spec.node_name != node.name:
-        return False
-    for taint in node.taints:
-        if taint.effect != "PreferNoSchedule" and not tolerates(spec.tolerations, taint):
-            return False
-    if node.unschedulable and not any(t.key in ("", "node.kubernetes.io/unschedulable") for t in spec.tolerations):
-        return False
-    if any(node.labels.get(key) != value for key, value in spec.node_selector.items()):
-        return False
-    required = spec.affinity.node_required
-    return required is None or node_selector_matches(required, node.labels, node.name)

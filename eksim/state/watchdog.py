@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 from eksim.engine.clock import Clock
 from eksim.state.changes import Verb
-from eksim.state.invariants import Picture, Room, Violation, unfinished
+from eksim.state.invariants import Violation, unfinished
 from eksim.state.network import PREFIX, PREFIX_SIZE, format_address, format_item
 from eksim.state.objects import Pod
+from eksim.state.picture import Picture
+from eksim.state.room import Room
 from eksim.state.store import Store
 
 _IPAMD = "amazon-vpc-cni-k8s/pkg/ipamd/ipamd.go:"
