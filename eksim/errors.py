@@ -2,6 +2,7 @@
 
     EksimError
     ├── InputError        the user's: a scenario, option or file that cannot be used      exit code 2
+    │   └── NotReached    … a step waits for what does not come about                     exit code 2
     ├── Standstill        the user's: what a scenario sets going never lets time go on    exit code 2
     └── BrokenInvariant   ours: the simulation contradicts itself                         exit code 70
     Refused               not an exception: EC2's or the CNI's answer inside the simulated world
@@ -55,6 +56,10 @@ class InputError(EksimError):
         if self.nearest:
             text += f"; did you mean {self.nearest}?"
         return text
+
+
+class NotReached(InputError):
+    """What a step waits for did not come about: known only after the run has come so far."""
 
 
 class Standstill(EksimError):

@@ -55,9 +55,9 @@ def run(
         if not no_picture:
             _draw(result, target)
     if result.stopped is not None:
-        if target is not None:
-            print(f"eksim: what came before is in {target}, marked incomplete", file=sys.stderr)
-        raise result.stopped
+        kept = "" if target is None else f" (what came before is in {target}, marked incomplete)"
+        print(f"eksim: {result.stopped}{kept}", file=sys.stderr)
+        raise typer.Exit(result.stopped.exit_code)
     if output is Format.json:
         json.dump({**result.summary, "results": str(target) if target else None}, sys.stdout, indent=1, sort_keys=True)
         print()

@@ -1,7 +1,7 @@
 """Build, play, record, finish: the way of every run, from the command line, a sweep or a notebook.
 
-Ctrl-C (:class:`KeyboardInterrupt`) keeps what is whole: the result is marked incomplete. So does a step that cannot be
-done, and the result says what stopped it.
+Ctrl-C (:class:`KeyboardInterrupt`) keeps what is whole: the result is marked incomplete. So does a step that waits for
+what does not come about, and a run whose time stands still; the result says what stopped it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from eksim import __version__
 from eksim.cluster import Cluster, build
 from eksim.engine.calm import calm_gc
 from eksim.engine.clock import INFINITY
-from eksim.errors import EksimError, InputError, Standstill
+from eksim.errors import EksimError, NotReached, Standstill
 from eksim.play.expect import check, pod_counts
 from eksim.play.judge import watch
 from eksim.play.steps import Player
@@ -41,7 +41,8 @@ def run(
 
     ``seed``: instead of the scenario's; ``results``: a directory to write to (none: nothing is written); ``progress`` is
     called with (simulated seconds, pods by phase) after each instant. Raises InputError for a scenario that cannot be
-    used; the same, or Standstill, when a step cannot be done, after what came before it is written.
+    used or a step that cannot be done; NotReached or Standstill for a run that cannot go on, after what came before is
+    written.
     """
     loaded = path if isinstance(path, LoadedScenario) else load_scenario(path)
     chosen = loaded.scenario.seed if seed is None else seed
@@ -83,7 +84,7 @@ def _play(loaded: LoadedScenario, seed: int, progress: Progress | None) -> Resul
                 player.failures += check(cluster, expectation, f"expect[{i}]")
     except KeyboardInterrupt:
         complete = False
-    except (InputError, Standstill) as error:
+    except (NotReached, Standstill) as error:
         complete = False
         stopped = error
     result = _finish(cluster, player, loaded, seed, complete)
@@ -180,7 +181,7 @@ class _Stage:
         assert step.until is not None
         condition = self.cluster.condition(step.until)
         if not self._wait_for(condition, step.timeout):
-            raise InputError(
+            raise NotReached(
                 f"steps[{index}]: {step.until!r} did not come about within {step.timeout:g} s of simulated time "
                 f"(now {self.cluster.clock.now:g} s; {_counts_text(pod_counts(self.cluster))})",
                 self.player.loaded.file,
