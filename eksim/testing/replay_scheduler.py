@@ -18,7 +18,7 @@ from eksim.engine.clock import Clock
 from eksim.kube.scheduler.cycle import Attempt, Scheduler
 from eksim.kube.scheduler.listers import Listers
 from eksim.kube.scheduler.nodeinfo import NodeInfo
-from eksim.kube.scheduler.profile import build_profiles
+from eksim.kube.scheduler.profile import backoff_of, build_profiles
 from eksim.kube.scheduler.queued_pod import QueuedPod
 from eksim.state.objects import ApiObject, Condition, Node, Owner, Pod, Taint
 from eksim.state.podspec import PodSpec
@@ -135,6 +135,7 @@ class Harness:
             now=lambda: self.now,
             alive=self.pods.get,
             choices=self.choices,
+            backoff_limits=backoff_of(case.get("config")),
         )
         family = str(case.get("family"))
         self.with_queue = family in _QUEUE_FAMILIES or family.startswith("queue_")

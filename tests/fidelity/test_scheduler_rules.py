@@ -39,7 +39,7 @@ from eksim.kube.scheduler.plugins.resource_scorers import (
     weighted_mean_rounded,
 )
 from eksim.kube.scheduler.preemption import NO_VICTIMS, NOT_HELPFUL, calculate_num_candidates
-from eksim.kube.scheduler.profile import build_profiles
+from eksim.kube.scheduler.profile import backoff_of, build_profiles
 from eksim.kube.scheduler.queued_pod import calculate_backoff_duration
 from eksim.kube.scheduler.sampling import num_feasible_nodes_to_find
 from eksim.state.objects import ApiObject, Condition, Node, Owner, Pod, snapshot
@@ -133,6 +133,7 @@ def test_how_many_nodes_are_enough(nodes: int, percentage: int, find: int) -> No
 def test_back_off_doubles_up_to_ten_seconds() -> None:
     """1, 2, 4, 8, 10, 10 …; none without a failure."""
     assert [calculate_backoff_duration(n) for n in range(7)] == [0, 1, 2, 4, 8, 10, 10]
+    assert [calculate_backoff_duration(n, 3.0, 1000.0) for n in (1, 2, 9, 10, 11)] == [3, 6, 768, 1000, 1000]
 
 
 def test_resource_scores() -> None:
@@ -300,6 +301,9 @@ def test_profiles() -> None:
         {"profiles": [{"plugins": {"score": {"enabled": [{"name": "Nope"}]}}}]},
         {"profiles": [{"plugins": {"scores": {}}}]},
         {"percentageOfNodesToScore": 101},
+        {"podInitialBackoffSeconds": 0},
+        {"podInitialBackoffSeconds": 20},
+        {"podMaxBackoffSeconds": "10s"},
         {"profiles": [{"pluginConfig": [{"name": "NodeResourcesFit", "args": {"scoringStrategy": {"type": "Best"}}}]}]},
     ],
 )
@@ -307,6 +311,30 @@ def test_configurations_that_cannot_be_used(config: dict[str, Any]) -> None:
     """Said at the door."""
     with pytest.raises(InputError):
         build_profiles(TODAY, config)
+
+
+def test_a_configuration_sets_the_back_off() -> None:
+    """From its first wait on, through the queue itself."""
+    config = {"podInitialBackoffSeconds": 3, "podMaxBackoffSeconds": 5}
+    pods: dict[str, Pod] = {}
+    scheduler = Scheduler(
+        TODAY, build_profiles(TODAY, config), Listers(Store(Clock())), now=lambda: 0.0, alive=pods.get, choices=First(),
+        backoff_limits=backoff_of(config),
+    )  # fmt: skip
+    pod = Pod("default", "web", PodSpec.parse({"containers": [{"name": "c"}]}, KubernetesRules.of("1.34")), {})
+    pods[pod.key] = pod
+    scheduler.handlers.add_pod_to_scheduling_queue(pod)
+    ends = []
+    for _ in range(3):
+        scheduler.queue.activate(pod.key)
+        attempt = scheduler.schedule_one()
+        assert attempt is not None
+        attempt.queued.plugins = {"NodeResourcesFit": None}
+        attempt.queued.rejections = len(ends) + 1
+        attempt.queued.errors = 0
+        attempt.queued.backoff_until = None
+        ends.append(scheduler.queue.backoff.ends(attempt.queued))
+    assert ends == [3.0, 5.0, 5.0]
 
 
 def test_ties_are_even() -> None:

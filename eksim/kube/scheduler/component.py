@@ -22,7 +22,7 @@ from eksim.kube.scheduler.diagnosis import Diagnosis
 from eksim.kube.scheduler.framework import CycleState
 from eksim.kube.scheduler.listers import Listers
 from eksim.kube.scheduler.preemption import Candidate
-from eksim.kube.scheduler.profile import build_profiles
+from eksim.kube.scheduler.profile import backoff_of, build_profiles
 from eksim.kube.scheduler.queue import BACKOFF_FLUSH_S, LEFTOVER_FLUSH_S
 from eksim.kube.scheduler.queued_pod import QueuedPod
 from eksim.parts import EventRecorder
@@ -121,6 +121,7 @@ class Scheduler:
             now=lambda: clock.env._now,
             alive=store.pods.get,
             choices=Draws(streams),
+            backoff_limits=backoff_of(settings.config),
         )
         self._names = self.core.profiles
         cycle = settings.latencies.get("scheduler/cycle", NO_LATENCY)

@@ -23,7 +23,7 @@ from eksim.kube.scheduler.nodeinfo import NodeInfo, PodInfo
 from eksim.kube.scheduler.nominator import Nominator
 from eksim.kube.scheduler.preemption import NOT_HELPFUL, Candidate, Evaluator, Outcome
 from eksim.kube.scheduler.queue import PriorityQueue
-from eksim.kube.scheduler.queued_pod import QueuedPod
+from eksim.kube.scheduler.queued_pod import INITIAL_BACKOFF_S, MAX_BACKOFF_S, QueuedPod
 from eksim.kube.scheduler.sampling import MIN_FEASIBLE_NODES_TO_FIND, num_feasible_nodes_to_find
 from eksim.state.objects import Pod
 from eksim.versions import SchedulerRules
@@ -134,7 +134,8 @@ class Refusal:
 class Scheduler:
     """Cache, queue and profiles of one kube-scheduler.
 
-    ``alive(key)``: the pod as the API server has it, or None; ``now``: seconds; ``choices``: see :class:`Choices`.
+    ``alive(key)``: the pod as the API server has it, or None; ``now``: seconds; ``choices``: see :class:`Choices`;
+    ``backoff_limits``: the first and the longest back-off, in seconds.
     """
 
     def __init__(
@@ -146,13 +147,14 @@ class Scheduler:
         now: Callable[[], float],
         alive: Callable[[str], Pod | None],
         choices: Choices,
+        backoff_limits: tuple[float, float] = (INITIAL_BACKOFF_S, MAX_BACKOFF_S),
     ) -> None:
         self.rules = rules
         self.profiles = profiles
         self.cache = Cache(rules)
         self.handle = Handle(self.cache, listers, rules)
         self.nominator = Nominator(alive, checks_bound=rules.queueing_hints)
-        self.queue = PriorityQueue(rules, now, self.handle, profiles, self.nominator)
+        self.queue = PriorityQueue(rules, now, self.handle, profiles, self.nominator, backoff_limits)
         self.handlers = EventHandlers(rules, self.cache, self.queue)
         self.alive = alive
         self.choices = choices

@@ -35,6 +35,7 @@ from eksim.kube.scheduler.plugins.resource_scorers import (
     most_requested_score,
     requested_to_capacity_ratio_score,
 )
+from eksim.kube.scheduler.queued_pod import INITIAL_BACKOFF_S, MAX_BACKOFF_S
 from eksim.state.affinity import TopologySpreadConstraint
 from eksim.versions import SchedulerRules
 
@@ -84,12 +85,31 @@ def _build(rules: SchedulerRules, text: str) -> dict[str, Framework]:
     if config.get("extenders"):
         raise InputError("scheduler extenders are not modelled", field="extenders")
     everywhere = _percentage(config.get("percentageOfNodesToScore"))
+    backoff_of(config)
     profiles = {}
     entries: Sequence[Mapping[str, Any]] = config.get("profiles") or ({},)
     for profile in entries:
         framework = _framework(rules, profile, everywhere)
         profiles[framework.profile_name] = framework
     return profiles
+
+
+def backoff_of(config: Mapping[str, Any] | None) -> tuple[float, float]:
+    """(podInitialBackoffSeconds, podMaxBackoffSeconds) of a configuration. Raises InputError.
+
+    Source: kubernetes/pkg/scheduler/apis/config/v1/defaults.go:SetDefaults_KubeSchedulerConfiguration;
+    apis/config/validation/validation.go:ValidateKubeSchedulerConfiguration, v1.34.1.
+    """
+    found = []
+    for name, default in (("podInitialBackoffSeconds", INITIAL_BACKOFF_S), ("podMaxBackoffSeconds", MAX_BACKOFF_S)):
+        value = (config or {}).get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
+            raise InputError(f"{name} is {value!r}", expected="whole seconds greater than 0")
+        found.append(default if value is None else float(value))
+    initial, longest = found
+    if longest < initial:
+        raise InputError(f"podMaxBackoffSeconds is {longest:g}", expected=f"at least podInitialBackoffSeconds, {initial:g}")
+    return initial, longest
 
 
 def _percentage(value: Any) -> int:

@@ -30,6 +30,8 @@ from eksim.kube.scheduler.queued_pod import (
     BACKOFF,
     GATED,
     IN_FLIGHT,
+    INITIAL_BACKOFF_S,
+    MAX_BACKOFF_S,
     UNSCHEDULABLE,
     Backoff,
     InFlight,
@@ -54,6 +56,7 @@ class PriorityQueue:
         handle: Handle,
         profiles: dict[str, Framework],
         nominator: Nominator,
+        backoff_limits: tuple[float, float] = (INITIAL_BACKOFF_S, MAX_BACKOFF_S),
     ) -> None:
         self.rules = rules
         self.now = now
@@ -65,7 +68,7 @@ class PriorityQueue:
         self.gated: dict[str, QueuedPod] = {}
         self._in_flight = InFlight(rules)
         self.in_flight = self._in_flight.pods
-        self.backoff = Backoff(rules, now)
+        self.backoff = Backoff(rules, now, backoff_limits)
         self.active_count = 0
         self.backoff_count = 0
         self._active: list[tuple[int, float, int, QueuedPod]] = []

@@ -72,21 +72,27 @@ class QueuedPod:
         return f"<QueuedPod {self.key} {self.where}>"
 
 
-def calculate_backoff_duration(count: int) -> float:
-    """1 s · 2^(n−1), at most 10 s; none for n = 0.
+def calculate_backoff_duration(count: int, initial_s: float = INITIAL_BACKOFF_S, max_s: float = MAX_BACKOFF_S) -> float:
+    """1 s · 2^(n−1), at most 10 s (or what the configuration says); none for n = 0.
 
     Source: kubernetes/pkg/scheduler/backend/queue/backoff_queue.go:calculateBackoffDuration, v1.34.1.
     """
     if count <= 0:
         return 0.0
-    return min(INITIAL_BACKOFF_S * 2.0 ** min(count - 1, 8), MAX_BACKOFF_S)
+    return min(initial_s * 2.0 ** min(count - 1, 64), max_s)
 
 
 class Backoff:
-    """How long pods wait after a failed attempt. ``now`` gives the time."""
+    """How long pods wait after a failed attempt. ``now`` gives the time; ``limits``: the first and the longest wait."""
 
-    def __init__(self, rules: SchedulerRules, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        rules: SchedulerRules,
+        now: Callable[[], float],
+        limits: tuple[float, float] = (INITIAL_BACKOFF_S, MAX_BACKOFF_S),
+    ) -> None:
         self.rules = rules
+        self._initial_s, self._max_s = limits
         self.now = now
 
     def align_to_window(self, when: float) -> float:
@@ -109,7 +115,7 @@ class Backoff:
                     return -math.inf
             else:
                 count = max(queued.attempts, 1)
-            until = self.align_to_window(round(queued.since + calculate_backoff_duration(count), 9))
+            until = self.align_to_window(round(queued.since + calculate_backoff_duration(count, self._initial_s, self._max_s), 9))
             queued.backoff_until = until
         return until
 
