@@ -117,7 +117,7 @@ def test_retries_of_events_that_share_a_name_follow_their_own_delays(first: int)
             "eventTime": "2000-01-01T00:00:01.000000Z", "reportingController": "c", "reportingInstance": "i",
             "reason": reason, "regarding": pod, "note": reason, "type": "Normal",
         }  # fmt: skip
-        name = f"default/{body['metadata']['name']}"  # type: ignore[index]
+        name = f"default/{body['metadata']['name']}"
         calls.append({"t": 1.0, "by": "emit", "verb": "create", "name": name, "body": body, "result": "unreachable"})
     retries = [
         {**calls[first], "t": 11.5, "result": "ok"},

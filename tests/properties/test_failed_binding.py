@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from small_clusters import ONE_NODE
 
 from eksim.testing.machine import ClusterMachine
-from eksim.testing.strategies import Document
-
-ONE_NODE: Document = {
-    "apiVersion": "eksim/v1",
-    "kind": "Scenario",
-    "name": "one-node",
-    "latency": "none",
-    "cluster": {
-        "subnets": [{"name": "s", "zone": "us-east-1a", "cidr": "10.0.0.0/24"}],
-        "nodeGroups": [{"name": "g", "instanceType": "t3.small", "size": 1}],
-        "addons": {"coredns": False},
-    },
-}
 
 
 @pytest.mark.parametrize("version", ["1.22", "1.31", "1.33", "1.34"])

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from eksim.testing.machine import ClusterMachine
-from eksim.testing.strategies import Document
+from small_clusters import ONE_NODE
 
-ONE_NODE: Document = {
-    "apiVersion": "eksim/v1",
-    "kind": "Scenario",
-    "name": "one-node",
-    "latency": "none",
-    "cluster": {
-        "subnets": [{"name": "s", "zone": "us-east-1a", "cidr": "10.0.0.0/24"}],
-        "nodeGroups": [{"name": "g", "instanceType": "t3.small", "size": 1}],
-        "addons": {"coredns": False},
-    },
-}
+from eksim.testing.machine import ClusterMachine
 
 
 def test_a_node_that_goes_tells_no_plugin_that_its_pods_are_in_nobodys_way() -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
+from small_clusters import ONE_NODE
 from typer.testing import CliRunner
 
 import eksim.catalog.limits
@@ -20,18 +21,6 @@ from eksim.testing import strategies
 from eksim.testing.machine import ClusterMachine, InvariantBroken, explore, replay
 from eksim.testing.strategies import Document
 from eksim.versions import KubeletRules
-
-ONE_NODE: Document = {
-    "apiVersion": "eksim/v1",
-    "kind": "Scenario",
-    "name": "one-node",
-    "latency": "none",
-    "cluster": {
-        "subnets": [{"name": "s", "zone": "us-east-1a", "cidr": "10.0.0.0/24"}],
-        "nodeGroups": [{"name": "g", "instanceType": "t3.small", "size": 1}],
-        "addons": {"coredns": False},
-    },
-}
 
 
 def test_own_moves_and_invariants_fail_shrink_and_replay(tmp_path: Path) -> None:
