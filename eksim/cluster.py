@@ -136,6 +136,7 @@ class Cluster:
         self._subnets: dict[str, Subnet] = {}
         self._group_sizes: dict[str, int] = {}
         self._joining = 0
+        self._last_active = ""
         #: node → EC2's answer to its last call for more addresses ("" if it gave them)
         self._refused: dict[str, str] = {}
         store.watch(Verb.EC2_CALL, self._note_call)
@@ -406,10 +407,16 @@ class Cluster:
 
     def is_settled(self) -> bool:
         """No pod is changing state, no EC2 call is out, no ipamd action is due."""
-        if self.kubelet.busy or self._joining or not self.controllers.is_quiet() or not self.scheduler.is_quiet():
+        if self.kubelet.busy or self._joining:
+            return False
+        # asked after each instant of the end, when ipamd of one node is mostly the last that has something to do
+        if self._last_active in self._nodes and not self.cni.is_quiet(self._last_active):
+            return False
+        if not self.controllers.is_quiet() or not self.scheduler.is_quiet():
             return False
         for name in self._nodes:
             if not self.cni.is_quiet(name):
+                self._last_active = name
                 return False
         for name in self.kubelet.waiting_nodes:  # noqa: SIM110 - half the cost of a generator
             if self._address_left(name):
