@@ -112,7 +112,8 @@ class SchedulerRules:
     spread_counting: str
     #: from 1.31: NodeResourcesFit answers UnschedulableAndUnresolvable when the whole node is too small.
     fit_unresolvable: bool
-    #: from 1.29: the number of nodes with an image is that of the snapshot; before, of when the node was added.
+    #: from 1.29: the number of nodes with an image is that of the snapshot into which the node was last copied, because it
+    #: had changed; before, of when the node was added.
     image_counts_live: bool
     #: up to 1.24: assumed pods expire 2 min (then 15 min) after the binding; None: never.
     assumed_expire_s: float | None

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from eksim.kube.scheduler.cache import Cache
 from eksim.kube.scheduler.facts import Terms, facts_of
 from eksim.kube.scheduler.go_sort import sort_slice
 from eksim.kube.scheduler.nodeinfo import PodInfo
 from eksim.kube.scheduler.preemption import sort_by_importance
-from eksim.state.objects import Pod
+from eksim.state.objects import Node, Pod
 from eksim.state.podspec import PodSpec
 from eksim.testing.replay_scheduler import Harness
 from eksim.versions import KubernetesRules
@@ -161,3 +162,22 @@ def test_order_of_named_nodes_follows_the_record() -> None:
         outcomes.append((got["feasible"], got["total"], got["top"], got["scores"]["X"]["raw"]))
     assert outcomes[0] == outcomes[1] == ([0, 1], [10, 20], [1], [10, 20])
     assert Harness._in_order({"feasible": [0, 2]}, [0, 1]) == {"feasible": [0, 2]}
+
+
+@pytest.mark.parametrize(("version", "first", "after_pod"), [("1.34", 1, 2), ("1.28", 1, 1)])
+def test_an_unchanged_node_remembers_how_many_had_its_image(version: str, first: int, after_pod: int) -> None:
+    """A snapshot copies only nodes that have changed, and an image's count with them; up to 1.28 it is set with the node.
+
+    framework/types.go:ImageStateSummary.Snapshot; cache.go:UpdateSnapshot, v1.34.1.
+    """
+    cache = Cache(KubernetesRules.of(version).scheduler)
+    images = ((("app:1",), 500),)
+    one = cache.add_node(Node("one", {"pods": 9}, images=images))
+    cache.update_snapshot()
+    two = cache.add_node(Node("two", {"pods": 9}, images=images))
+    cache.update_snapshot()
+    assert one.images["app:1"] == (500, first)
+    assert two.images["app:1"] == (500, 2)
+    cache.add_pod(PodInfo(Pod("default", "p", PodSpec.parse({"containers": []}), {}), "one"))
+    cache.update_snapshot()
+    assert one.images["app:1"] == (500, after_pod)

@@ -98,6 +98,8 @@ class Cache:
         self.images: dict[str, ImageState] = {}
         #: raised whenever an image's nodes or the number of nodes may have changed
         self.images_version = 0
+        #: nodes with images that have changed since the last snapshot (from 1.29)
+        self.images_to_count: dict[str, NodeInfo] = {}
         #: the snapshot's nodes in order, and the same by name
         self.order: list[NodeInfo] = []
         self.snapshot: dict[str, NodeInfo] = {}
@@ -352,6 +354,8 @@ class Cache:
 
     def _changed(self, info: NodeInfo) -> None:
         self.version += 1
+        if info.image_states and self.rules.image_counts_live:
+            self.images_to_count[info.name] = info
         log = self.log
         log.append(info.row)
         if len(log) > _LOG_MAX:
@@ -365,6 +369,8 @@ class Cache:
 
         Source: kubernetes/pkg/scheduler/backend/cache/cache.go:UpdateSnapshot, v1.34.1.
         """
+        if self.images_to_count:
+            self._count_images()
         if self.tree_changed:
             self.tree_changed = False
             relist = False
@@ -402,7 +408,8 @@ class Cache:
     def _add_images(self, node: Node, info: NodeInfo) -> None:
         """Source: kubernetes/pkg/scheduler/backend/cache/cache.go:addNodeImageStates, v1.34.1."""
         self.images_version += 1
-        states: dict[str, ImageState | tuple[int, int]] = {}
+        states: dict[str, ImageState] = {}
+        counts: dict[str, tuple[int, int]] = {}
         for names, size in node.images:
             for name in names:
                 state = self.images.get(name)
@@ -410,8 +417,23 @@ class Cache:
                     state = self.images[name] = ImageState(size)
                 state.nodes[node.name] = None
                 if name not in states:
-                    states[name] = state if self.rules.image_counts_live else (state.size, len(state.nodes))
-        info.images = states
+                    states[name] = state
+                    counts[name] = (state.size, len(state.nodes))
+        info.image_states = states
+        info.images = counts
+
+    def _count_images(self) -> None:
+        """A node that has changed since the last snapshot is copied into this one, with the counts of its images as they
+        are now; the others keep theirs.
+
+        Source: kubernetes/pkg/scheduler/framework/types.go:ImageStateSummary.Snapshot; cache.go:UpdateSnapshot, v1.34.1.
+        """
+        for info in self.images_to_count.values():
+            counts = {name: (state.size, len(state.nodes)) for name, state in info.image_states.items()}
+            if counts != info.images:
+                info.images = counts
+                self.images_version += 1
+        self.images_to_count.clear()
 
     def _remove_images(self, node: Node | None) -> None:
         """Source: kubernetes/pkg/scheduler/backend/cache/cache.go:removeNodeImageStates, v1.34.1."""

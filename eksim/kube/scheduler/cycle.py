@@ -249,7 +249,8 @@ class Scheduler:
             if known is not None:
                 return known
         attempt = Attempt(queued, self.next_start_node_index)
-        order = self.cache.update_snapshot() if self.cache.tree_changed else self.cache.order
+        cache = self.cache
+        order = cache.update_snapshot() if cache.tree_changed or cache.images_to_count else cache.order
         attempt.nodes = nodes = len(order)
         if not order:
             attempt.message = NO_NODES

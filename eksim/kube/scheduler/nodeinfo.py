@@ -116,6 +116,7 @@ class NodeInfo:
         "counts",
         "cpu",
         "ephemeral",
+        "image_states",
         "images",
         "kind",
         "labels",
@@ -153,8 +154,10 @@ class NodeInfo:
         self.alloc_ephemeral = 0
         self.alloc_pods = 0
         self.alloc_scalars: dict[str, int] = {}
-        #: image name → its state; shared with the cache (today) or a picture (up to 1.29)
-        self.images: dict[str, Any] = {}
+        #: image name → (bytes, nodes that have it) as the snapshot shows them
+        self.images: dict[str, tuple[int, int]] = {}
+        #: image name → its state, shared with the cache
+        self.image_states: dict[str, Any] = {}
         #: pod counter → how many of the node's pods it counts
         self.counts: dict[int, int] = {}
         #: raised when the node object changes
@@ -265,7 +268,7 @@ class NodeInfo:
         copy.alloc_cpu, copy.alloc_memory = self.alloc_cpu, self.alloc_memory
         copy.alloc_ephemeral, copy.alloc_pods = self.alloc_ephemeral, self.alloc_pods
         copy.alloc_scalars = self.alloc_scalars
-        copy.images = self.images
+        copy.images, copy.image_states = self.images, self.image_states
         copy.counts = dict(self.counts)
         copy.kind = self.kind
         copy.version, copy.row, copy.order_index = self.version, self.row, self.order_index

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from eksim.kube.scheduler.cache import ImageState
 from eksim.kube.scheduler.framework import MAX_NODE_SCORE, CycleState, Plugin
 from eksim.kube.scheduler.nodeinfo import NodeInfo, PodInfo
 
@@ -59,6 +58,5 @@ class ImageLocality(Plugin):
         for image in wanted:
             found = images.get(normalized_image_name(image))
             if found is not None:
-                size, count = (found.size, len(found.nodes)) if isinstance(found, ImageState) else found
-                total += scaled_image_score(size, count, nodes_total)
+                total += scaled_image_score(*found, nodes_total)
         return calculate_priority(total, len(wanted))
