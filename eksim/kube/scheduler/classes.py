@@ -59,6 +59,7 @@ class ClassTable:
         self._answers: dict[Any, tuple[NodeClass, Shares]] = {}
         self._order_version = -1
         self._affinity_version = -1
+        self._affinity_lister_version = -1
         self._affinity_matters = False
         self.places = Places(self.class_of, self.by_number)
         self._refusal: tuple[int, tuple[Diagnosis, str, str | None]] | None = None
@@ -124,10 +125,12 @@ class ClassTable:
     def affinity_matters(self) -> bool:
         """Whether some placed pod's affinity terms match this kind of pod."""
         cache = self.cache
-        if self._affinity_version != cache.affinity_version:
+        listers = self.handle.listers  # namespaces' labels count, too
+        if self._affinity_version != cache.affinity_version or self._affinity_lister_version != listers.version:
             self._affinity_version = cache.affinity_version
+            self._affinity_lister_version = listers.version
             pod = self.pod
-            labels = self.handle.listers.namespace_labels(pod.namespace)
+            labels = listers.namespace_labels(pod.namespace)
             self._affinity_matters = any(
                 term.matches(pod.namespace, pod.labels, labels)
                 for _, one in cache.affinity_kinds.values()
@@ -443,19 +446,23 @@ class ClassTables:
     def _up_to_date(self, table: ClassTable | None) -> ClassTable | None:
         if table is None:
             return None
-        if table._affinity_version == self.handle.cache.affinity_version:
+        listers_version = self.handle.listers.version
+        if (
+            table._affinity_version == self.handle.cache.affinity_version
+            and table._affinity_lister_version == listers_version
+        ):
             if table._affinity_matters:
                 return None
         elif table.affinity_matters():
             return None
-        if not table.usable and table._lister_version == self.handle.listers.version:
+        if not table.usable and table._lister_version == listers_version:
             return None
         cache = self.handle.cache
         if (
             table._cursor == len(cache.log)
             and table._order_version == cache.order_version
             and table._epoch == cache.log_epoch
-            and table._lister_version == self.handle.listers.version
+            and table._lister_version == listers_version
             and (table._images_version == cache.images_version or not cache.images)
         ):
             return table if table.usable else None

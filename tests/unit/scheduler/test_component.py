@@ -10,7 +10,7 @@ from eksim.engine.clock import OBSERVER, STEPS, Clock
 from eksim.engine.latency import latencies
 from eksim.engine.streams import Streams
 from eksim.kube.scheduler.component import Scheduler, SchedulerSettings, truncate_message
-from eksim.state.objects import Node, Owner, Pod, Taint
+from eksim.state.objects import ApiObject, Node, Owner, Pod, Taint
 from eksim.state.podspec import PodSpec
 from eksim.state.store import Store
 from eksim.versions import KubernetesRules
@@ -113,6 +113,27 @@ def test_today_a_pending_pod_waits_five_minutes_then_for_the_next_flush() -> Non
         "0/1 nodes are available: 1 Too many pods. no new claims to deallocate, preemption: "
         "0/1 nodes are available: 1 No preemption victims found for incoming pod."
     )
+
+
+def test_a_namespace_that_gets_a_label_is_kept_away_from_then_on() -> None:
+    """A placed pod's anti-affinity selects namespaces by label; what was found about a kind of pod before is asked anew."""
+    world = World("1.33")
+    world.node("a", 9)
+    namespace = world.store.create_object(ApiObject("Namespace", "", "default", {}))
+    assert isinstance(namespace, ApiObject)
+    term = {
+        "labelSelector": {},
+        "namespaceSelector": {"matchLabels": {"team": "q"}},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    anti = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    world.pod("alone", node="a", spec={"containers": [{}], "affinity": anti})
+    world.at(1.0, world.pod, "before")
+    world.at(2.0, lambda: world.store.update_object(namespace, labels={"team": "q"}))
+    world.at(3.0, world.pod, "after")
+    world.run(4.0)
+    assert world.store.pods["default/before"].node == "a"
+    assert world.store.pods["default/after"].node == ""
 
 
 def test_heartbeats_wake_nobody_but_a_deleted_pod_does() -> None:
