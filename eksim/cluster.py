@@ -14,7 +14,6 @@ from typing import Any
 
 from eksim.aws.ec2 import Ec2
 from eksim.catalog import types as catalog
-from eksim.catalog.limits import max_pods
 from eksim.cni.vpc_cni import VpcCni
 from eksim.engine.clock import NODE_AGENT, Clock
 from eksim.engine.latency import latencies
@@ -22,11 +21,11 @@ from eksim.engine.streams import Latency, Streams
 from eksim.errors import InputError, Refused
 from eksim.kube import addons
 from eksim.kube.apply import Admission, Applier
-from eksim.kube.capacity import node_resources
 from eksim.kube.controllers.base import ControllerSettings
 from eksim.kube.controllers.manager import Controllers
 from eksim.kube.events import EventRecorders, NoEvents
 from eksim.kube.kubelet import DEFAULT_IMAGE_BYTES, Behaviour, Kubelet, KubeletSettings
+from eksim.kube.node_object import eks_node, runs_al2023
 from eksim.kube.scheduler.component import Scheduler, SchedulerSettings
 from eksim.names import instance_id, node_name, uid
 from eksim.scenario.load import LoadedScenario, LoadedWorkload, parse_range
@@ -34,16 +33,12 @@ from eksim.scenario.schema import NodeEntry, NodeGroup
 from eksim.state.changes import Verb
 from eksim.state.links import Links
 from eksim.state.network import RESERVED, Network, Subnet, format_address
-from eksim.state.objects import Node, Pod, Taint
+from eksim.state.objects import Pod, Taint
 from eksim.state.picture import EniPicture, Picture
 from eksim.state.snapshot import Snapshot, Usage
 from eksim.state.store import Store
 from eksim.state.watchdog import Watchdog
-from eksim.versions import CniRules, KubeletRules, KubernetesRules, parse_version
-
-#: Amazon Linux 2023 nodes from this Kubernetes release on; EKS offers no AL2 AMI from 1.33 on, and made AL2023 the default
-#: for new node groups with 1.30. Source: EKS user guide, al2023 and eks-ami-deprecation-faqs.
-AL2023_SINCE = 30
+from eksim.versions import CniRules, KubeletRules, KubernetesRules
 
 
 class NodeInfo:
@@ -79,8 +74,6 @@ class Cluster:
         self.store = store = Store(clock)
         self.epoch_s = datetime.datetime.fromisoformat(scenario.start).timestamp()
         self.rules = KubernetesRules.of(spec.kubernetes_version)
-        self.minor = parse_version(spec.kubernetes_version)[1]
-        self.al2023 = self.minor >= AL2023_SINCE
         cni_rules = CniRules.of(spec.vpc_cni.version)
         self._times = times = latencies(scenario.latency)
         timed = scenario.latency != "none"
@@ -185,7 +178,7 @@ class Cluster:
 
     def _make_addons(self) -> None:
         spec = self.spec
-        version, region, today = spec.kubernetes_version, spec.region, self.al2023
+        version, region, today = spec.kubernetes_version, spec.region, runs_al2023(spec.kubernetes_version)
         if spec.addons.aws_node:
             self.applier.apply(addons.aws_node(spec.vpc_cni.version, region, today))
         if spec.addons.kube_proxy:
@@ -240,55 +233,25 @@ class Cluster:
             return
         info = NodeInfo(name, group, index, instance)
         self._nodes[name] = info
-        self.kubelet.register(self._node_object(info, subnet, identity, ip))
+        node = eks_node(
+            name,
+            instance,
+            group.name,
+            identity,
+            uid(self.streams["names"]),
+            region=self.spec.region,
+            zone=subnet.zone,
+            subnet=subnet.id,
+            ip=ip,
+            kubernetes_version=self.spec.kubernetes_version,
+            max_pods=group.max_pods,
+            labels=group.labels,
+            taints=tuple(Taint(t.key, t.value, t.effect) for t in group.taints),
+        )
+        self.kubelet.register(node)
         self.cni.add_node(name, listed_enis=instance.listed_enis)
         if not self.spec.addons.aws_node:
             self._start_ipamd(name)
-
-    def _node_object(self, info: NodeInfo, subnet: Subnet, identity: str, ip: str) -> Node:
-        group, instance = info.group, info.instance
-        generated = max_pods(instance).pods
-        slots = group.max_pods if group.max_pods is not None else generated
-        capacity, allocatable = node_resources(instance, slots, generated, self.al2023)
-        arch = {"x86_64": "amd64", "arm64": "arm64"}.get(instance.architecture or "", "amd64")
-        zone, region = subnet.zone, self.spec.region
-        labels = {
-            "beta.kubernetes.io/arch": arch,
-            "beta.kubernetes.io/instance-type": instance.name,
-            "beta.kubernetes.io/os": "linux",
-            "eks.amazonaws.com/capacityType": "ON_DEMAND",
-            "eks.amazonaws.com/nodegroup": group.name,
-            "failure-domain.beta.kubernetes.io/region": region,
-            "failure-domain.beta.kubernetes.io/zone": zone,
-            "kubernetes.io/arch": arch,
-            "kubernetes.io/hostname": info.name,
-            "kubernetes.io/os": "linux",
-            "node.kubernetes.io/instance-type": instance.name,
-            "topology.kubernetes.io/region": region,
-            "topology.kubernetes.io/zone": zone,
-            **group.labels,
-        }
-        version = self.spec.kubernetes_version.removeprefix("v")
-        return Node(
-            info.name,
-            allocatable,
-            capacity=capacity,
-            labels=labels,
-            taints=tuple(Taint(t.key, t.value, t.effect) for t in group.taints),
-            uid=uid(self.streams["names"]),
-            facts={
-                "instance_type": instance.name,
-                "instance_id": identity,
-                "node_group": group.name,
-                "zone": zone,
-                "subnet": subnet.id,
-                "ip": ip,
-                "kubelet_version": f"v{version}-eks" if version.count(".") > 1 else f"v{version}.0-eks",
-                "os_image": "Amazon Linux 2023" if self.al2023 else "Amazon Linux 2",
-                "runtime": "docker://20.10.7" if self.minor <= 23 else "containerd://2.1.4",
-                "provider_id": f"aws:///{zone}/{identity}",
-            },
-        )
 
     # -- aws-node -----------------------------------------------------------------------------------------------
 
@@ -491,7 +454,7 @@ class Cluster:
     def snapshot(self) -> Snapshot:
         """The cluster as views read it."""
         return Snapshot(
-            self.store, self.clock.now, self.epoch_s, self.spec.kubernetes_version, self.minor, self.events()
+            self.store, self.clock.now, self.epoch_s, self.spec.kubernetes_version, self.rules.minor, self.events()
         )
 
     def picture(self) -> Picture:
