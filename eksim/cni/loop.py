@@ -76,6 +76,7 @@ class PoolLoop:
 
     def end(self, node: NodeIpam) -> None:
         """The daemon ends: what it was doing is cut short."""
+        node.due = None
         if node.timer is not None:
             node.timer.cancel()
             node.timer = None
@@ -85,6 +86,7 @@ class PoolLoop:
 
     def look(self, node: NodeIpam) -> None:
         """Something has changed: reconsider both halves."""
+        node.due = None
         if node.running is None and node.datastore is not None and node.serving:
             self._catch_up(node, self.clock.now)
             node.reconcile_s = self._next_reconcile(node)
@@ -92,6 +94,7 @@ class PoolLoop:
 
     def arm(self, node: NodeIpam) -> None:
         """Arm the next place with work; enough where only pods' addresses have changed."""
+        node.due = None
         if node.running is not None or not node.serving:
             return
         now = self.clock.now
@@ -103,7 +106,11 @@ class PoolLoop:
             if timer is not None and timer.when <= first and timer.when <= when and timer.pending:
                 return
             if first < when:
-                due = 0.0 if self.polling else min(self._next_update(node))
+                if self.polling:
+                    due = 0.0
+                else:
+                    node.due = self._next_update(node)
+                    due = min(node.due)
                 if due < when:
                     if due > first:
                         turn = self._turn_after(node, due - 4 * EPSILON_S, False)
@@ -120,6 +127,7 @@ class PoolLoop:
 
     def _visit(self, node: NodeIpam, reconcile: bool) -> None:
         node.timer = None
+        node.due = None
         now = self.clock.now
         self._catch_up(node, now - EPSILON_S)
         node.running = self._run(node, reconcile, now)
@@ -236,7 +244,10 @@ class PoolLoop:
             return False
         if node.timer is None and not self.polling:
             return True
-        grow, shrink = self._next_update(node) if node.settings.provisioning else (INFINITY, INFINITY)
+        due = node.due
+        if due is None:
+            due = node.due = self._next_update(node) if node.settings.provisioning else (INFINITY, INFINITY)
+        grow, shrink = due
         if shrink < INFINITY or (grow < INFINITY and not self.ipamd.is_at_dead_end(node)):
             return False
         if self.polling:

@@ -49,6 +49,7 @@ class NodeIpam:
         "checkpoint",
         "datastore",
         "dead_end",
+        "due",
         "eni_config",
         "eni_limit",
         "env",
@@ -115,6 +116,8 @@ class NodeIpam:
         self.reconcile_s = INFINITY
         self.checked_s = NEVER
         self.timer: Timer | None = None
+        #: when an update would grow or shrink the pool, as last reckoned; the loop forgets it with every change
+        self.due: tuple[float, float] | None = None
         self.running: Generator[Any, Any, Any] | None = None
 
     def __repr__(self) -> str:

@@ -57,9 +57,17 @@ def datastore_target_state(stats: PoolStats, want: Settings, prefix_mode: bool) 
     warm, minimum = want.warm_ip_target, want.minimum_ip_target
     if warm == 0 and minimum == 0:
         return None
-    available = stats.total - stats.assigned
-    short = max(warm - available, 0, minimum - stats.total)
-    over = max(min(max(available - warm, 0), stats.total - minimum), 0)
+    total = stats.total
+    # max(warm - available, 0, minimum - total) and max(min(max(available - warm, 0), total - minimum), 0), written out:
+    # this is asked after every pod
+    over = total - stats.assigned - warm
+    short = -over if over < 0 else 0
+    if minimum - total > short:
+        short = minimum - total
+    if total - minimum < over:
+        over = total - minimum
+    if over < 0:
+        over = 0
     if prefix_mode:
         over_prefixes = max(min(stats.free_prefixes, stats.prefixes - div_ceil(stats.assigned + warm, PREFIX_SIZE)), 0)
         over_prefixes = max(min(over_prefixes, stats.prefixes - div_ceil(minimum, PREFIX_SIZE)), 0)

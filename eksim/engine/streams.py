@@ -84,6 +84,11 @@ def _seed_of(seed: int, name: str) -> int:
     return int.from_bytes(digest[:16], "little")
 
 
+def microseconds(seconds: float) -> float:
+    """A duration (not negative) to the nearest whole microsecond, in seconds; half the cost of ``round``."""
+    return int(seconds * 1e6 + 0.5) / 1e6
+
+
 @dataclass(frozen=True, slots=True)
 class Latency:
     """A duration's distribution: ``constant`` (a), ``uniform`` (a … b) or ``lognormal`` (a median, b 95th percentile).
@@ -101,9 +106,9 @@ class Latency:
         if kind == "constant":
             return self.a
         if kind == "uniform":
-            return round(self.a + (self.b - self.a) * stream.random(), 6)
+            return microseconds(self.a + (self.b - self.a) * stream.random())
         sigma = math.log(self.b / self.a) / 1.6448536269514722
-        return round(self.a * math.exp(sigma * stream.normal()), 6)
+        return microseconds(self.a * math.exp(sigma * stream.normal()))
 
 
 def sampler(latency: Latency, stream: Stream) -> Callable[[], float]:
@@ -113,7 +118,7 @@ def sampler(latency: Latency, stream: Stream) -> Callable[[], float]:
         return lambda: a
     if latency.kind == "uniform":
         span = latency.b - a
-        return lambda: round(a + span * stream.random(), 6)
+        return lambda: int((a + span * stream.random()) * 1e6 + 0.5) / 1e6  # microseconds, written out
     return lambda: latency.draw(stream)
 
 
