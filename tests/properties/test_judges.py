@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from small_clusters import ONE_NODE
 
+from eksim.play.run import play
+from eksim.testing.check import check_result
 from eksim.testing.machine import ClusterMachine
+from eksim.testing.strategies import Document, loaded
 
 
 def test_a_node_that_goes_tells_no_plugin_that_its_pods_are_in_nobodys_way() -> None:
@@ -66,3 +69,38 @@ def test_a_pod_that_another_ones_anti_affinity_keeps_away_waits_for_a_reason() -
     assert pod.scheduled is not None
     assert "anti-affinity" in pod.scheduled.message
     assert machine.violations() == []
+
+
+def with_web(replicas: int, steps: list[Document], end: str) -> Document:
+    """The one node with a Deployment, and a scenario's steps."""
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "a:1"}]}}
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
+    return {**ONE_NODE, "workloads": [{"manifest": manifest}], "steps": steps, "runFor": end}
+
+
+def test_an_eni_that_comes_and_goes_in_one_instant_leaves_its_device_free() -> None:
+    # awsutils.go:AllocENI frees an ENI whose attribute cannot be set; without latencies that takes no time
+    fault = {"api": "ModifyNetworkInterfaceAttribute", "code": "InvalidParameterValue", "count": 1}
+    result = play(loaded(with_web(2, [{"at": "1s", "fault": fault}], "300s")), 1)
+    spans = [(row[1], row[4] - row[3]) for row in result.rows("enis") if row[1] == "eth1"]
+    assert spans[0][1] == 0.0
+    assert len(spans) == 2
+    assert check_result(result).violations == []
+
+
+def test_a_daemon_that_cannot_set_up_its_eni_forgets_whose_the_addresses_are() -> None:
+    # ipamd.go:setupENI gives up, and data_store.go:ReadBackingStore drops what is on no ENI that it knows; a reconcile
+    # then finds the addresses as if nobody had them. So they are given out twice, by the real one too.
+    steps = [
+        {"at": "60s", "fault": {"api": "DescribeSubnets", "code": "InvalidParameterValue", "for": "90s"}},
+        {"at": "61s", "setEnv": {"env": {"WARM_IP_TARGET": "4"}}},
+        {"at": "300s", "scale": {"deployment": "web", "replicas": 5}},
+    ]
+    result = play(loaded(with_web(2, steps, "500s")), 1)
+    last = {row[1]: row for row in result.rows("pods") if row[1].startswith("default/")}
+    held = [row[-1] for row in last.values() if row[2] == "Running"]
+    assert len(set(held)) < len(held)
+    checked = check_result(result)
+    assert "address-in-one-place" in checked.left_out
+    assert checked.violations == []
