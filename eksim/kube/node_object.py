@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eksim.catalog import limits
+from eksim.catalog.limits import max_pods as published_max_pods
 from eksim.catalog.types import InstanceType
 from eksim.kube.capacity import node_resources
 from eksim.state.objects import Node, Taint
@@ -46,7 +46,7 @@ def eks_node(
     Raises InputError if the catalogue lacks the type's vCPUs or memory.
     """
     al2023 = runs_al2023(kubernetes_version)
-    generated = limits.max_pods(instance).pods
+    generated = published_max_pods(instance).pods
     capacity, allocatable = node_resources(instance, generated if max_pods is None else max_pods, generated, al2023)
     arch = ARCHITECTURES.get(instance.architecture or "", "amd64")
     dockershim = KubernetesRules.of(kubernetes_version).dockershim

@@ -9,9 +9,9 @@ from zlib import crc32
 
 import pytest
 
-import eksim.cluster
 from eksim.cni.datastore import Datastore
 from eksim.cni.eni import DatastoreEni
+from eksim.kube import node_object
 from eksim.testing.machine import ClusterMachine, InvariantBroken, explore, replay
 
 MOVES = 2000
@@ -40,10 +40,13 @@ def short_cool_down(patch: pytest.MonkeyPatch) -> None:
 
 def one_pod_more(patch: pytest.MonkeyPatch) -> None:
     """Nodes take one pod more than the published list has."""
-    honest = eksim.cluster.max_pods
-    patch.setattr(
-        eksim.cluster, "max_pods", lambda *a, **k: (lambda found: replace(found, pods=found.pods + 1))(honest(*a, **k))
-    )
+    honest = node_object.published_max_pods
+
+    def more(instance: Any) -> Any:
+        found = honest(instance)
+        return replace(found, pods=found.pods + 1)
+
+    patch.setattr(node_object, "published_max_pods", more)
 
 
 def lost_release(patch: pytest.MonkeyPatch) -> None:
