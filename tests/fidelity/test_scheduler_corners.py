@@ -6,13 +6,21 @@ from typing import Any
 
 import pytest
 
+from eksim.engine.clock import Clock
+from eksim.engine.streams import Streams
 from eksim.kube.scheduler.cache import Cache
+from eksim.kube.scheduler.component import Draws
+from eksim.kube.scheduler.cycle import Scheduler
 from eksim.kube.scheduler.facts import Terms, facts_of
 from eksim.kube.scheduler.go_sort import sort_slice
+from eksim.kube.scheduler.listers import Listers
 from eksim.kube.scheduler.nodeinfo import PodInfo
 from eksim.kube.scheduler.preemption import sort_by_importance
+from eksim.kube.scheduler.profile import build_profiles
+from eksim.kube.scheduler.queued_pod import BACKOFF, GATED, UNSCHEDULABLE
 from eksim.state.objects import Node, Pod
 from eksim.state.podspec import PodSpec
+from eksim.state.store import Store
 from eksim.testing.replay_scheduler import Harness
 from eksim.versions import KubernetesRules
 
@@ -181,3 +189,32 @@ def test_an_unchanged_node_remembers_how_many_had_its_image(version: str, first:
     cache.add_pod(PodInfo(Pod("default", "p", PodSpec.parse({"containers": []}), {}), "one"))
     cache.update_snapshot()
     assert one.images["app:1"] == (500, after_pod)
+
+
+@pytest.mark.parametrize(("now", "where"), [(301.0, BACKOFF), (299.0, UNSCHEDULABLE)])
+def test_a_gated_pod_left_over_is_news_to_a_pod_in_flight(now: float, where: str) -> None:
+    """The leftover flush takes gated pods of five minutes for left over, too. They stay, but the flush is an event, which
+    whoever is being scheduled meanwhile hears of: scheduling_queue.go:flushUnschedulablePodsLeftover, v1.34.1."""
+    rules = KubernetesRules.of("1.34")
+    clock = [0.0]
+    pods: dict[str, Pod] = {}
+    core = Scheduler(
+        rules.scheduler,
+        build_profiles(rules.scheduler, None),
+        Listers(Store(Clock())),
+        now=lambda: clock[0],
+        alive=pods.get,
+        choices=Draws(Streams(1)),
+    )
+    core.handlers.add_node_to_cache(Node("full", {"pods": 0}))
+    for name, gates in (("gated", [{"name": "g"}]), ("plain", [])):
+        spec = PodSpec.parse({"containers": [{}], "schedulingGates": gates}, rules)
+        pod = pods[f"default/{name}"] = Pod("default", name, spec, {}, uid=name)
+        core.handlers.add_pod_to_scheduling_queue(pod)
+    clock[0] = now
+    attempt = core.begin()
+    assert attempt is not None
+    core.queue.flush_unschedulable_leftover()
+    core.finish(attempt)
+    assert core.queue.pods["default/plain"].where == where
+    assert core.queue.pods["default/gated"].where == GATED

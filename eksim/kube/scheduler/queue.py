@@ -490,7 +490,8 @@ class PriorityQueue:
         Source: scheduling_queue.go:flushUnschedulablePodsLeftover, v1.34.1; flushUnschedulableQLeftover, v1.21.9.
         """
         now, limit = self.now(), self.rules.leftover_s
-        waiting = [queued for queued in self.unschedulable.values() if round(now - queued.since, 9) > limit]
+        everybody = [*self.unschedulable.values(), *self.gated.values()] if self.gated else self.unschedulable.values()
+        waiting = [queued for queued in everybody if round(now - queued.since, 9) > limit]
         if waiting:
             event = UNSCHEDULABLE_TIMEOUT
             self._move(waiting, event, None, None)
