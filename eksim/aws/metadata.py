@@ -92,10 +92,13 @@ def _items_shown(eni: Eni, at: float) -> list[int]:
     return list(dict.fromkeys(int(item) for item, start, until in shows if start <= at < until))
 
 
-def attached_enis(instance: Instance, at: float) -> list[Attached]:
-    """The instance's interfaces as metadata shows them at ``at`` (not before now), by device number."""
+def attached_enis(instance: Instance, at: float, *, caught_up: bool = False) -> list[Attached]:
+    """The instance's interfaces as metadata shows them at ``at`` (not before now), by device number.
+
+    ``caught_up``: ``at`` is known not to lie before :func:`last_change_s`.
+    """
     found = [
-        Attached(eni, device, list(eni.items) if eni.shows is None else _items_shown(eni, at))
+        Attached(eni, device, list(eni.items) if caught_up or eni.shows is None else _items_shown(eni, at))
         for device, eni in instance.enis.items()
         if eni.visible_s <= at + EPSILON_S
     ]

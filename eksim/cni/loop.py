@@ -209,9 +209,10 @@ class PoolLoop:
         settled = last_change_s(node.instance, now)
         step = self._step(node)
         while True:
-            if finds_work(node, when):
+            caught_up = when >= settled
+            if finds_work(node, when, caught_up=caught_up):
                 return when
-            if when >= settled:
+            if caught_up:
                 return INFINITY
             when = self._place(node, self._turn_after(node, when + step - self.work_s, True), True)
 

@@ -128,14 +128,17 @@ def _verify_and_add(
     return confirmed
 
 
-def finds_work(node: NodeIpam, at: float) -> bool:
-    """Whether a reconcile at ``at`` would ask EC2 or change anything but its mark, if nothing happens until then."""
+def finds_work(node: NodeIpam, at: float, *, caught_up: bool = False) -> bool:
+    """Whether a reconcile at ``at`` would ask EC2 or change anything but its mark, if nothing happens until then.
+
+    ``caught_up``: metadata shows the truth by then.
+    """
     ds = node.ds
     unmanaged = node.unmanaged or {}
     cache = node.cache or {}
     count = 0
     left_alone = 0
-    for attached in attached_enis(node.instance, at):
+    for attached in attached_enis(node.instance, at, caught_up=caught_up):
         eni = attached.eni
         if eni.id in unmanaged or eni.type == "efa-only":
             left_alone += 1
@@ -146,8 +149,6 @@ def finds_work(node: NodeIpam, at: float) -> bool:
         count += 1
         if len(attached.items) != row.cidrs.count:
             return True
-        known = dict.fromkeys(row.cidrs)
-        for item in attached.items:
-            if item not in known or item in cache:
-                return True
+        if not set(row.cidrs.slots).issuperset(attached.items) or (cache and any(item in cache for item in attached.items)):
+            return True
     return count != len(ds.enis) or left_alone != node.unmanaged_count

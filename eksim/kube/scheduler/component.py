@@ -118,7 +118,7 @@ class Scheduler:
             self.rules,
             build_profiles(self.rules, settings.config),
             self.listers,
-            now=lambda: clock.env._now,
+            now=lambda: clock.now,
             alive=store.pods.get,
             choices=Draws(streams),
             backoff_limits=backoff_of(settings.config),
