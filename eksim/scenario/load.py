@@ -10,7 +10,6 @@ import hashlib
 import ipaddress
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ from pydantic import BaseModel, ValidationError
 from eksim.catalog import types as catalog
 from eksim.engine.latency import latencies
 from eksim.errors import InputError
-from eksim.scenario.environment import AWS_NODE_ENV, NEWEST_CNI, NEWEST_MINOR, NOT_SIMULATED, OLDEST_CNI, OLDEST_MINOR
-from eksim.scenario.looks import parse_look
+from eksim.scenario.environment import NEWEST_CNI, NEWEST_MINOR, OLDEST_CNI, OLDEST_MINOR
 from eksim.scenario.manifest import Manifest, read_manifest
-from eksim.scenario.schema import ACTIONS, NodeGroup, Scenario, Step, Workload
+from eksim.scenario.schema import NodeGroup, Scenario, Workload
+from eksim.scenario.shapes import check_scheduler_config
+from eksim.scenario.steps import check_environment, check_expectation, check_step, unknown
 from eksim.scenario.yamlfile import Path_, YamlFile, dotted, parse_yaml, read_yaml
 from eksim.versions import parse_version
 
-UNTIL = re.compile(r"^(settled|nodes ready|[a-z]+/[-a-z0-9.]+ (available|gone|ready))$")
 #: AWS: subnets and VPC CIDRs are /16 to /28. Source: VPC user guide, "Subnet sizing for IPv4".
 LARGEST_PREFIX, SMALLEST_PREFIX = 16, 28
 
@@ -53,6 +52,16 @@ class LoadedScenario:
     workloads: list[LoadedWorkload]
     #: index of the step → its workload, for apply steps
     applied: dict[int, LoadedWorkload] = field(default_factory=dict)
+    #: the lines of the document's paths, for what only the run can find wrong
+    lines: dict[Path_, int] = field(default_factory=dict, repr=False)
+
+    def located(self, error: InputError, path: Path_) -> InputError:
+        """An error that a run has found, with file, line and field of what set it off; one that has a file keeps it."""
+        if error.file:
+            return error
+        line = YamlFile(self.file, lines=self.lines).line_of((0, *path))
+        where = ": ".join(part for part in (dotted(path), error.field) if part)
+        return type(error)(error.message, self.file, line, where, error.expected, error.nearest)
 
 
 def load_scenario(path: Path | str) -> LoadedScenario:
@@ -97,6 +106,8 @@ def check_scenario(file: YamlFile, folder: Path) -> LoadedScenario:
         raise _first_mistake(error, data, check) from None
     _check_versions(scenario, check)
     _check_cluster(scenario, check)
+    if scenario.cluster.scheduler.config is not None:
+        check_scheduler_config(scenario.cluster.scheduler.config, ("cluster", "scheduler", "config"), check.fail)
     try:
         latencies(scenario.latency)
     except ValueError as error:
@@ -105,13 +116,15 @@ def check_scenario(file: YamlFile, folder: Path) -> LoadedScenario:
     applied: dict[int, LoadedWorkload] = {}
     last = 0.0
     for i, step in enumerate(scenario.steps):
-        last = _check_step(step, check, ("steps", i), last)
+        last = check_step(step, scenario.cluster, check.fail, ("steps", i), last)
         if step.apply is not None:
             applied[i] = _load_workload(step.apply, check, ("steps", i, "apply"), folder)
+    for i, expectation in enumerate(scenario.expect):
+        check_expectation(expectation, check.fail, ("expect", i))
     parts = [data, *([m.document for m in w.manifests] for w in [*workloads, *applied.values()])]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return LoadedScenario(scenario, file.name, data, digest, workloads, applied)
+    return LoadedScenario(scenario, file.name, data, digest, workloads, applied, file.lines)
 
 
 def _first_mistake(error: ValidationError, data: Any, check: _Checker) -> InputError:
@@ -204,21 +217,6 @@ def _check_versions(scenario: Scenario, check: _Checker) -> None:
             ("cluster", "vpcCni", "version"), f"{cluster.vpc_cni.version} is not known", "v1.7.5 to v1.23", nearest_cni
         )
     check_environment(cluster.vpc_cni.env, check.fail, ("cluster", "vpcCni", "env"))
-
-
-def check_environment(env: dict[str, str], fail: Callable[..., InputError], path: Path_) -> None:
-    """Names of aws-node's environment that exist, and modes that are simulated. Raises ``fail``'s error."""
-    for name, value in env.items():
-        if name not in AWS_NODE_ENV:
-            near = difflib.get_close_matches(name, AWS_NODE_ENV, n=1, cutoff=0.5)
-            raise fail(
-                (*path, name),
-                "is not a variable of aws-node",
-                "one of its documented variables",
-                near[0] if near else "",
-            )
-        if name in NOT_SIMULATED and value.lower() == "true":
-            raise fail((*path, name), f"{NOT_SIMULATED[name]} is not simulated", '"false"')
 
 
 def _check_cluster(scenario: Scenario, check: _Checker) -> None:
@@ -315,10 +313,11 @@ def _check_group(
     if (group.size is None) == (group.nodes is None):
         raise check.fail(path, "needs either size or nodes", "size: 2, or a list of nodes")
     for j, name in enumerate(group.subnets or []):
-        _known_subnet(name, subnets, check, (*path, "subnets", j))
+        if name not in subnets:
+            raise unknown("subnet", name, subnets, check.fail, (*path, "subnets", j))
     for j, entry in enumerate(group.nodes or []):
-        if entry.subnet is not None:
-            _known_subnet(entry.subnet, subnets, check, (*path, "nodes", j, "subnet"))
+        if entry.subnet is not None and entry.subnet not in subnets:
+            raise unknown("subnet", entry.subnet, subnets, check.fail, (*path, "nodes", j, "subnet"))
         if entry.address is not None:
             where: Path_ = (*path, "nodes", j, "address")
             address = ipaddress.IPv4Address(entry.address)
@@ -343,49 +342,6 @@ def _check_group(
         raise check.fail(
             (*path, "maxPods"), f"is {group.max_pods}", f"at least the {daemons} daemon pods of each node", str(daemons)
         )
-
-
-def _known_subnet(name: str, subnets: dict[str, Any], check: _Checker, path: Path_) -> None:
-    if name not in subnets:
-        near = difflib.get_close_matches(name, subnets, n=1, cutoff=0.3)
-        raise check.fail(path, f"unknown subnet {name!r}", "one of " + ", ".join(subnets), near[0] if near else "")
-
-
-def _check_step(step: Step, check: _Checker, path: Path_, last: float) -> float:
-    actions = step.actions()
-    if len(actions) > 1 and not (len(actions) == 2 and "expect" in actions):
-        raise check.fail(path, f"does {len(actions)} things: {', '.join(actions)}", "one action per step")
-    if not actions and step.at is None and step.after is None and step.until is None:
-        raise check.fail(path, "does nothing", "a time (at, after, until) or an action: " + ", ".join(ACTIONS))
-    if step.at is not None:
-        if step.after is not None or step.until is not None:
-            raise check.fail((*path, "at"), "stands beside after or until", "one of at, or after/until")
-        if step.at < last:
-            raise check.fail((*path, "at"), f"is {step.at:g}s", f"not before the step before ({last:g}s)", f"{last:g}s")
-        last = step.at
-    elif step.after is not None:
-        last += step.after
-    if step.until is not None and not UNTIL.match(step.until):
-        raise check.fail(
-            (*path, "until"),
-            f"is {step.until!r}",
-            "settled, nodes ready, KIND/NAME available, or KIND/NAME gone",
-            "settled",
-        )
-    if step.set_env is not None:
-        check_environment(step.set_env.env, check.fail, (*path, "setEnv", "env"))
-    if (step.shows or step.shows_not) and step.look is None:
-        raise check.fail(path, "has shows without look", "look: the command whose output is meant")
-    if isinstance(step.delete, str | list):
-        for item in [step.delete] if isinstance(step.delete, str) else step.delete:
-            if not re.fullmatch(r"[a-z]+/\S+", item):
-                raise check.fail((*path, "delete"), f"is {item!r}", "kind/name, such as pod/pod-1")
-    if step.look is not None:
-        try:
-            parse_look(step.look)
-        except ValueError as error:
-            raise check.fail((*path, "look"), str(error), "get pods -A, describe pod NAME, ip link NODE") from None
-    return last
 
 
 def _load_workload(workload: Workload, check: _Checker, path: Path_, folder: Path) -> LoadedWorkload:

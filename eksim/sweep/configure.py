@@ -71,7 +71,7 @@ class Base:
         if "seed" in values:
             scenario = scenario.model_copy(update={"seed": values["seed"]})
             document["seed"] = values["seed"]
-        out = LoadedScenario(scenario, loaded.file, document, "", workloads, loaded.applied)
+        out = LoadedScenario(scenario, loaded.file, document, "", workloads, loaded.applied, loaded.lines)
         out.hash = scenario_hash(out)
         return out
 
