@@ -99,7 +99,8 @@ def check_scenario(file: YamlFile, folder: Path) -> LoadedScenario:
         raise InputError("is not a mapping", file.name, 1, expected="a scenario (apiVersion: eksim/v1, kind: Scenario)")
     for key, wanted in (("apiVersion", "eksim/v1"), ("kind", "Scenario")):
         if data.get(key) != wanted:
-            raise check.fail((key,) if key in data else (), f"{key} is {data.get(key)!r}", f"{key}: {wanted}")
+            found = f"{key} is {data[key]!r}" if data.get(key) is not None else f"lacks {key!r}"
+            raise check.fail((key,) if key in data else (), found, f"{key}: {wanted}")
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
@@ -127,6 +128,18 @@ def check_scenario(file: YamlFile, folder: Path) -> LoadedScenario:
     return LoadedScenario(scenario, file.name, data, digest, workloads, applied, file.lines)
 
 
+#: pydantic's words for a value of another type, in ours
+_EXPECTED = {
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float", "finite_number"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+}
+
+
 def _first_mistake(error: ValidationError, data: Any, check: _Checker) -> InputError:
     """pydantic's errors, the most telling one, in eksim's form."""
     mistakes = error.errors(include_url=False)
@@ -149,7 +162,13 @@ def _first_mistake(error: ValidationError, data: Any, check: _Checker) -> InputE
         shown = shown[:57] + "..."
     near_value = ""
     expected = message[:1].lower() + message[1:]
-    if kind == "literal_error":
+    if kind in ("model_type", "model_attributes_type"):
+        expected = "a mapping with " + ", ".join(_fields_at(path)[:6])
+    elif kind == "string_type" and isinstance(found, int | float):
+        expected, near_value = "text (put it in quotes)", f'"{shown}"'
+    elif kind in _EXPECTED:
+        expected = _EXPECTED[kind]
+    elif kind == "literal_error":
         options = re.findall(r"'([^']*)'", str(mistake.get("ctx", {}).get("expected", "")))
         expected = "one of " + ", ".join(options)
         near = difflib.get_close_matches(str(found), options, n=1, cutoff=0.4)

@@ -89,7 +89,7 @@ def read_manifest(document: Any, fail: Fail) -> Manifest:
     if document.get("apiVersion") != api_version:
         raise fail(
             ("apiVersion",) if "apiVersion" in document else (),
-            f"apiVersion of a {kind} is {document.get('apiVersion')!r}",
+            f"apiVersion of a {kind} is {document['apiVersion']!r}" if "apiVersion" in document else "lacks 'apiVersion'",
             f"apiVersion: {api_version}",
             api_version,
         )
@@ -98,7 +98,9 @@ def read_manifest(document: Any, fail: Fail) -> Manifest:
     name = metadata.get("name")
     if not isinstance(name, str) or len(name) > 253 or not _SUBDOMAIN.match(name):
         raise fail(
-            ("metadata", "name") if "name" in metadata else ("metadata",), f"name is {name!r}", "a lower case name"
+            ("metadata", "name") if "name" in metadata else ("metadata",),
+            "lacks a name" if name is None else f"name is {name!r}",
+            "a lower case name",
         )
     namespace = metadata.get("namespace", "default") if namespaced else ""
     if namespaced and (not isinstance(namespace, str) or not _SUBDOMAIN.match(namespace)):
@@ -115,7 +117,8 @@ def read_manifest(document: Any, fail: Fail) -> Manifest:
 def _mapping(document: dict[str, Any], path: Path_, fail: Fail, expected: str) -> dict[str, Any]:
     value = document.get(str(path[-1]))
     if not isinstance(value, dict):
-        raise fail(path if path[-1] in document else path[:-1], f"{path[-1]} is {value!r}", expected)
+        found = f"lacks {path[-1]!r}" if value is None else f"{path[-1]} is {value!r}"
+        raise fail(path if path[-1] in document else path[:-1], found, expected)
     return value
 
 
@@ -173,7 +176,7 @@ def check_pod_spec(spec: dict[str, Any], path: Path_, fail: Fail) -> None:
                 if not isinstance(container.get(key), str) or not container[key]:
                     raise fail(
                         (*where, key) if key in container else where,
-                        f"{key} is {container.get(key)!r}",
+                        f"lacks {key!r}" if container.get(key) is None else f"{key} is {container[key]!r}",
                         f"a container's {key}",
                     )
             if container["name"] in names:

@@ -280,7 +280,8 @@ def _check_number(value: Any, bounds: tuple[int, int], path: Path_, fail: Fail) 
     if isinstance(value, bool) or not isinstance(value, int):
         raise fail(path, f"is {_shown(value)}", "a whole number, " + _range(low, high))
     if not low <= value <= high:
-        raise fail(path, f"is {value}", _range(low, high), str(min(max(value, low), high)))
+        expected = _range(low, high) if value < low else f"{low} to {high}"
+        raise fail(path, f"is {value}", expected, str(min(max(value, low), high)))
 
 
 def _range(low: int, high: int) -> str:

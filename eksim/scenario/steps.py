@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from eksim.errors import InputError
 from eksim.scenario.environment import AWS_NODE_ENV, NOT_SIMULATED
 from eksim.scenario.looks import parse_look
@@ -37,11 +39,11 @@ BREAKS = {
 
 def check_step(step: Step, cluster: Cluster, fail: Fail, path: Path_, last: float) -> float:
     """Raise ``fail``'s error for a step that cannot be done; returns the earliest time of the next one."""
-    actions = step.actions()
+    actions = [to_camel(action) for action in step.actions()]
     if len(actions) > 1 and not (len(actions) == 2 and "expect" in actions):
         raise fail(path, f"does {len(actions)} things: {', '.join(actions)}", "one action per step")
     if not actions and step.at is None and step.after is None and step.until is None:
-        raise fail(path, "does nothing", "a time (at, after, until) or an action: " + ", ".join(ACTIONS))
+        raise fail(path, "does nothing", "a time (at, after, until) or an action: " + ", ".join(map(to_camel, ACTIONS)))
     if step.at is not None:
         if step.after is not None or step.until is not None:
             raise fail((*path, "at"), "stands beside after or until", "one of at, or after/until")

@@ -111,6 +111,11 @@ def test_it_is_good_without_a_mistake():
         ("removeNodes: {nodeGroup: ng, ", "removeNodes: {", "steps[3].removeNodes", "does not say which"),
         ("delete: deployment/web", "delete: deploymnt/web", "steps[4].delete", "did you mean deployment?"),
         ("until: settled", "until: service/web gone", "steps[5].until", "pod, deployment, replicaset or daemonset"),
+        ("Running: 4", "Running: many", "expect[0].pods.Running", 'is "many"; expected a whole number'),
+        ("name: small", "name: 5", "name", 'expected text (put it in quotes); did you mean "5"?'),
+        ("{until: settled}", "5", "steps[5]", "expected a mapping with name, at, after, until"),
+        ("{until: settled}", "{name: x}", "steps[5]", "or an action: apply, scale, delete, setEnv, restartAwsNode"),
+        ("replicas: 2", "replicas: 9876543210", f"{SPEC}.replicas", "expected 0 to 2147483647; did you mean 2147483647?"),
         ("Running: 4", "Runing: 4", "expect[0].pods.Runing", "did you mean Running?"),
     ],
 )  # fmt: skip
@@ -142,7 +147,7 @@ def test_a_plugin_that_there_is_not():
 
 @pytest.mark.parametrize("word", ["deployment/web", "deployments/web", "deploy/web", "Deployment/web"])
 def test_a_kind_is_understood_as_kubectl_does(word):
-    text = GOOD.replace("delete: deployment/web", f"delete: {word}").replace("  - {removeNodes: {nodeGroup: ng, count: 1}, after: 60s}\n", "")
+    text = GOOD.replace("delete: deployment/web", f"delete: {word}").replace("removeNodes: {nodeGroup: ng, count: 1}, ", "")
     assert play(load_scenario_text(text, "s.yaml"), 1).summary["pods"]["Running"] == 6
 
 
