@@ -109,10 +109,11 @@ def check_scenario(file: YamlFile, folder: Path) -> LoadedScenario:
     _check_cluster(scenario, check)
     if scenario.cluster.scheduler.config is not None:
         check_scheduler_config(scenario.cluster.scheduler.config, ("cluster", "scheduler", "config"), check.fail)
-    try:
-        latencies(scenario.latency)
-    except ValueError as error:
-        raise check.fail(("latency",), str(error), "default, none, or durations by name") from None
+    for name, text in scenario.latency.items() if isinstance(scenario.latency, dict) else ():
+        try:
+            latencies({name: text})
+        except ValueError as error:
+            raise check.fail(("latency", name), str(error), "2s, uniform(1s, 2s) or lognormal(1s, 3s)") from None
     workloads = [_load_workload(w, check, ("workloads", i), folder) for i, w in enumerate(scenario.workloads)]
     applied: dict[int, LoadedWorkload] = {}
     last = 0.0
@@ -304,6 +305,8 @@ def _check_taken(taken: int | list[str], network: ipaddress.IPv4Network, check: 
             raise check.fail(
                 (*path, j), f"{text!r} is no address, CIDR or range", "192.168.1.27, or 192.168.1.16/28"
             ) from None
+        if first > last:
+            raise check.fail((*path, j), f"{text} runs backwards", "a range from low to high")
         if not (int(network.network_address) <= first <= last <= int(network.broadcast_address)):
             raise check.fail((*path, j), f"{text} is outside {network}", "addresses of the subnet")
 

@@ -166,6 +166,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 #: Bounds of numbers, where they are not those of the type; other numbers are 0 or more.
 _BOUNDS: dict[tuple[str, str], tuple[int, int]] = {
+    ("DeploymentSpec", "replicas"): (0, 1_000_000),  # eksim's own, as of scenarios' scale
+    ("ReplicaSetSpec", "replicas"): (0, 1_000_000),
     ("v1.ContainerPort", "containerPort"): (1, 65535),
     ("v1.ContainerPort", "hostPort"): (0, 65535),
     ("v1.WeightedPodAffinityTerm", "weight"): (1, 100),
@@ -285,7 +287,7 @@ def _check_number(value: Any, bounds: tuple[int, int], path: Path_, fail: Fail) 
 
 
 def _range(low: int, high: int) -> str:
-    return f"{low} or more" if high >= 2**31 - 1 and low >= 0 else f"{low} to {high}"
+    return f"{low} or more" if high >= 10**6 and low >= 0 else f"{low} to {high}"
 
 
 def _check_quantity(value: Any, path: Path_, fail: Fail) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from eksim.errors import InputError
-from eksim.scenario.environment import AWS_NODE_ENV, NOT_SIMULATED
+from eksim.scenario.environment import AWS_NODE_ENV, NOT_SIMULATED, TRUE
 from eksim.scenario.looks import parse_look
 from eksim.scenario.manifest import KINDS, kind_named
 from eksim.scenario.schema import ACTIONS, Cluster, Expectation, Fault, Step
@@ -146,5 +146,5 @@ def check_environment(env: dict[str, Any], fail: Fail, path: Path_) -> None:
                 "one of its documented variables",
                 near[0] if near else "",
             )
-        if name in NOT_SIMULATED and value.lower() == "true":
+        if name in NOT_SIMULATED and value in TRUE:
             raise fail((*path, name), f"{NOT_SIMULATED[name]} is not simulated", '"false"')

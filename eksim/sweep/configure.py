@@ -39,7 +39,7 @@ class Base:
             document = copy.deepcopy(self.document)
             for path, value in fields.items():
                 set_path(document, path, value)
-            loaded = load_scenario_data(document, str(document.get("name", "scenario")), self.folder)
+            loaded = load_scenario_data(document, str(self.document.get("name", "scenario")), self.folder)
             found = self._shapes[key] = (document, loaded, _group_index(loaded.scenario, self.node_group))
         return found
 
@@ -135,7 +135,7 @@ def set_path(document: dict[str, Any], path: str, value: Any) -> None:
     """Put a value at a path of the scenario (``cluster.`` and the only node group may be left out). Raises InputError."""
     parts: list[str | int] = [m[1] if m[1] is not None else int(m[2]) for m in _PART.finditer(path)]
     if not parts:
-        raise InputError(f"{path!r} is not a path", field="--set", expected="such as vpcCni.env.WARM_IP_TARGET")
+        raise InputError(f"{path!r} is not a path", expected="such as vpcCni.env.WARM_IP_TARGET")
     first = str(parts[0])
     tops, clusters, groups = (_names(m) for m in (Scenario, Cluster, NodeGroup))
     if first not in tops:
@@ -147,8 +147,8 @@ def set_path(document: dict[str, Any], path: str, value: Any) -> None:
             known = [*tops, *clusters, *groups]
             near = difflib.get_close_matches(first, known, n=1, cutoff=0.5)
             raise InputError(
-                f"{path!r}: no scenario field is called {first!r}",
-                field="--set",
+                f"no scenario field is called {first!r}",
+                field=path,
                 expected="a field of the scenario, its cluster or its node group",
                 nearest=near[0] if near else "",
             )
@@ -161,14 +161,14 @@ def set_path(document: dict[str, Any], path: str, value: Any) -> None:
     elif isinstance(here, dict):
         here[str(last)] = value
     else:
-        raise InputError(f"{path!r}: {parts[-2]!r} is a single value", field="--set", expected="a path to a field")
+        raise InputError(f"{parts[-2]!r} is a single value", field=path, expected="a path to a field")
 
 
 def _step(here: Any, part: str | int, path: str, default: Any) -> Any:
     if isinstance(here, list):
         return here[_index(here, part, path)]
     if not isinstance(here, dict):
-        raise InputError(f"{path!r}: {part!r} stands below a single value", field="--set", expected="a path to a field")
+        raise InputError(f"{part!r} stands below a single value", field=path, expected="a path to a field")
     return here.setdefault(str(part), default)
 
 
@@ -181,7 +181,7 @@ def _index(here: list[Any], part: str | int, path: str) -> int:
             if isinstance(item, dict) and item.get("name") == part:
                 return i
     names = [str(item.get("name", i)) if isinstance(item, dict) else str(i) for i, item in enumerate(here)]
-    raise InputError(f"{path!r}: there is no {part!r}", field="--set", expected="one of " + ", ".join(names))
+    raise InputError(f"there is no {part!r}", field=path, expected="one of " + ", ".join(names))
 
 
 def _names(model: Any) -> list[str]:

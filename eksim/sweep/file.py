@@ -10,7 +10,7 @@ from typing import Any
 from eksim.errors import InputError
 from eksim.scenario.yamlfile import YamlFile, dotted, read_yaml
 from eksim.sweep.configure import Base, base_from_file
-from eksim.sweep.plan import Axis, Plan, check_plan, instance_type_axis, set_axis, whole_numbers
+from eksim.sweep.plan import Axis, Plan, check_plan, instance_type_axis, path_axis, set_axis, whole_numbers
 
 _FIELDS = ("apiVersion", "kind", "name", "description", "base", "axes", "mode", "nodeGroup")
 _AXES = ("instanceType", "nodes", "replicas", "seed", "set")
@@ -62,7 +62,7 @@ def _axis(key: str, value: Any) -> list[Axis]:
         return [Axis(key, whole_numbers(text, key))]
     if not isinstance(value, dict):
         raise InputError(f"is {value!r}", expected="scenario fields by path, each with a list of values")
-    return [Axis(str(path), tuple(values) if isinstance(values, list) else (values,)) for path, values in value.items()]
+    return [path_axis(str(path), tuple(values) if isinstance(values, list) else (values,)) for path, values in value.items()]
 
 
 def _known(file: YamlFile, key: str, path: tuple[str, ...], names: tuple[str, ...]) -> None:

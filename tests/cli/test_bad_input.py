@@ -129,6 +129,12 @@ def changed(old, new):
             "  vpcCni: {env: {WARM_IP_TARGE: 2}}\n  subnets:\n",
             ("WARM_IP_TARGE", "did you mean WARM_IP_TARGET?"),
         ),
+        ("name: small\n", "name: small\nlatency: {kubelet/stop: -5s}\n", (":4: latency.kubelet/stop", "is negative")),
+        ("workloads:\n  - manifest:", "workloads:\n  - imageSize: -5\n    manifest:", ("imageSize: -5 is negative",)),
+        ("  subnets:\n", '  kubernetesVersion: "1.34-?"\n  subnets:\n', ("is not a version",)),
+        ("  subnets:\n", "  vpcCni: {env: {ENABLE_POD_ENI: 1}}\n  subnets:\n", ("security groups for pods is not simulated",)),
+        ("cidr: 10.0.0.0/24", "cidr: 10.0.0.0/24, taken: [10.0.0.9-10.0.0.5]", ("runs backwards",)),
+        ("zone: us-east-1a", 'zone: ""', ("cluster.subnets[0].zone",)),
         ("  subnets:\n", '  kubernetesVersion: "0.9"\n  subnets:\n', ("kubernetesVersion", "1.21")),
         ("  subnets:\n", "  kubernetesVersion: 1.30\n  subnets:\n", ("kubernetesVersion", "in quotes")),
     ],
@@ -198,7 +204,15 @@ def test_mistakes_of_all_files_are_said_by_validate(tmp_path):
     assert "b.yaml:25" in out.stderr
 
 
-@pytest.mark.parametrize("command", [["max-pods"], ["max-pods", "t3.medium", "--all"], ["instance-types", "zz*"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["max-pods"],
+        ["max-pods", "t3.medium", "--all"],
+        ["max-pods", "t3.medium", "--cni-version", "x"],
+        ["instance-types", "zz*"],
+    ],
+)
 def test_commands_say_what_they_need(command):
     out = eksim(*command)
     assert out.returncode == 2

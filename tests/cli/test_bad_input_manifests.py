@@ -115,7 +115,7 @@ def test_it_is_good_without_a_mistake():
         ("name: small", "name: 5", "name", 'expected text (put it in quotes); did you mean "5"?'),
         ("{until: settled}", "5", "steps[5]", "expected a mapping with name, at, after, until"),
         ("{until: settled}", "{name: x}", "steps[5]", "or an action: apply, scale, delete, setEnv, restartAwsNode"),
-        ("replicas: 2", "replicas: 9876543210", f"{SPEC}.replicas", "expected 0 to 2147483647; did you mean 2147483647?"),
+        ("replicas: 2", "replicas: 9876543210", f"{SPEC}.replicas", "expected 0 to 1000000; did you mean 1000000?"),
         ("Running: 4", "Runing: 4", "expect[0].pods.Runing", "did you mean Running?"),
     ],
 )  # fmt: skip

@@ -173,6 +173,13 @@ axes:
         (["--set", "vpcCnj.env.X=1"], "did you mean vpcCni?"),
         (["--nodes", "1", "--node-group", "nope"], "no node group is called 'nope'"),
         (["--nodes", "1", "--dask", "tcp://127.0.0.1:1"], "cannot be reached"),
+        (["--nodes", "200000"], "at most 100000"),
+        (["--replicas", "9999999999"], "at most 1000000"),
+        (["--seeds", "99999999999999999999"], "is too many"),
+        (["--set", "seed=abc"], "'abc' is not a number or range"),
+        (["--set", "nodes=-3"], "the axis --nodes"),
+        (["--set", "maxPodz=3"], "maxPodz: no scenario field is called 'maxPodz'"),
+        (["--instance-type", "vcpu<=x"], "vcpu is a number, which does not compare with x"),
     ],
 )
 def test_bad_axes_are_refused_before_anything_runs(tmp_path, arguments, said):
@@ -238,6 +245,14 @@ def test_search_over_types_gives_the_cheapest(tmp_path):
     assert (found["answer"], found["instance_type"]) == (1, "t3.large")
 
 
+def test_types_that_cannot_be_run_are_left_out_of_a_search(tmp_path):
+    # p3.2xlarge has no vCPU in any source
+    out = eksim("search", BASE, "--vary", "nodes=1..6", "--until", "pods_pending == 0", "--instance-type",
+                "p3.2xlarge,t3.large", "-o", "json", cwd=tmp_path)  # fmt: skip
+    found = json.loads(out.stdout)
+    assert (found["answer"], found["instance_type"], list(found["left_out"])) == (1, "t3.large", ["p3.2xlarge"])
+
+
 def test_a_condition_that_is_not_monotone_is_searched_by_sweep(tmp_path):
     out = eksim("search", BASE, "--vary", "nodes=1..4", "--until", "ec2_calls > 20", "-o", "json", cwd=tmp_path)
     assert json.loads(out.stdout)["method"] == "sweep"
@@ -269,6 +284,10 @@ def test_the_smallest_subnet(tmp_path):
         (["--vary", "nodes", "--until", "pods_pending == 0"], "is not a range to vary"),
         (["--vary", "nodes=3..1", "--until", "pods_pending == 0"], "runs backwards"),
         (["--vary", "subnet=/9../28", "--until", "pods_pending == 0"], "is not a range of subnet sizes"),
+        (["--vary", "instance_type=1..3", "--until", "pods_pending == 0"], "is no range of numbers"),
+        (["--vary", "nodes=200000", "--until", "pods_pending == 0"], "--vary: 200000 is too many"),
+        (["--vary", "nodes=1..3", "--until", "pods_pending == none"], "pods_pending is a number"),
+        (["--vary", "nodes=1..3", "--until", "bound_by > 3"], "bound_by is text"),
     ],
 )
 def test_a_search_that_cannot_be_understood(tmp_path, arguments, said):
