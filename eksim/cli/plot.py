@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the pictures of results: PNG and SVG."""
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # False for a name that no file can have
         raise InputError(f"{directory} is not a directory", expected="a results directory")
     target = into or directory
     try:

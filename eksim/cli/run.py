@@ -78,7 +78,13 @@ def run(
 def _check_target(target: Path) -> None:
     from eksim.record.result import SUMMARY
 
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / SUMMARY).exists())):
+    try:
+        taken = target.exists() and (
+            not target.is_dir() or (any(target.iterdir()) and not (target / SUMMARY).exists())
+        )
+    except OSError as error:
+        raise InputError(f"{target} cannot be used: {error.strerror}", expected="a directory for results") from None
+    if taken:
         raise InputError(f"{target} is in use by something else", expected="an empty or new directory for results")
 
 

@@ -24,7 +24,7 @@ from eksim.scenario.manifest import Manifest, read_manifest
 from eksim.scenario.schema import NodeGroup, Scenario, Workload
 from eksim.scenario.shapes import check_scheduler_config
 from eksim.scenario.steps import check_environment, check_expectation, check_step, unknown
-from eksim.scenario.yamlfile import Path_, YamlFile, dotted, parse_yaml, read_yaml
+from eksim.scenario.yamlfile import Path_, YamlFile, dotted, is_file, parse_yaml, read_yaml
 from eksim.versions import parse_version
 
 #: AWS: subnets and VPC CIDRs are /16 to /28. Source: VPC user guide, "Subnet sizing for IPv4".
@@ -376,7 +376,7 @@ def _load_workload(workload: Workload, check: _Checker, path: Path_, folder: Pat
     else:
         assert workload.file is not None
         target = folder / workload.file
-        if not target.is_file():
+        if not is_file(target):
             raise check.fail((*path, "file"), f"{workload.file} does not exist", "a file beside the scenario")
         file = read_yaml(target)
         for i, document in enumerate(file.documents):

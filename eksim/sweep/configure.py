@@ -89,13 +89,18 @@ def _group_index(scenario: Scenario, name: str | None) -> int:
         if len(groups) > 1:
             raise InputError(
                 f"the scenario has {len(groups)} node groups",
+                field="--node-group",
                 expected="--node-group " + " or ".join(g.name for g in groups),
             )
         return 0
     for i, group in enumerate(groups):
         if group.name == name:
             return i
-    raise InputError(f"no node group is called {name!r}", expected="one of " + ", ".join(g.name for g in groups))
+    raise InputError(
+        f"no node group is called {name!r}",
+        field="--node-group",
+        expected="one of " + ", ".join(g.name for g in groups),
+    )
 
 
 def _with_replicas(
@@ -181,7 +186,8 @@ def _index(here: list[Any], part: str | int, path: str) -> int:
             if isinstance(item, dict) and item.get("name") == part:
                 return i
     names = [str(item.get("name", i)) if isinstance(item, dict) else str(i) for i, item in enumerate(here)]
-    raise InputError(f"there is no {part!r}", field=path, expected="one of " + ", ".join(names))
+    known = "one of " + ", ".join(names) if names else "a list that holds something"
+    raise InputError(f"there is no {part!r}", field=path, expected=known)
 
 
 def _names(model: Any) -> list[str]:

@@ -134,6 +134,8 @@ def changed(old, new):
         ("  subnets:\n", '  kubernetesVersion: "1.34-?"\n  subnets:\n', ("is not a version",)),
         ("  subnets:\n", "  vpcCni: {env: {ENABLE_POD_ENI: 1}}\n  subnets:\n", ("security groups for pods is not simulated",)),
         ("cidr: 10.0.0.0/24", "cidr: 10.0.0.0/24, taken: [10.0.0.9-10.0.0.5]", ("runs backwards",)),
+        ("  - manifest:", f"  - file: {'x' * 300}\n  - manifest:", (":12: workloads[0].file", "does not exist")),
+        ("  - manifest:", '  - file: "a\\0b"\n  - manifest:', (":12: workloads[0].file", "does not exist")),
         ("zone: us-east-1a", 'zone: ""', ("cluster.subnets[0].zone",)),
         ("  subnets:\n", '  kubernetesVersion: "0.9"\n  subnets:\n', ("kubernetesVersion", "1.21")),
         ("  subnets:\n", "  kubernetesVersion: 1.30\n  subnets:\n", ("kubernetesVersion", "in quotes")),
@@ -179,6 +181,11 @@ def test_binary_and_missing_files(tmp_path):
     assert (out.returncode, "is not UTF-8" in out.stderr) == (2, True)
     out = eksim("run", "nowhere.yaml", cwd=tmp_path)
     assert (out.returncode, "cannot be read" in out.stderr) == (2, True)
+
+
+def test_a_device_that_never_ends(tmp_path):
+    out = eksim("validate", "/dev/zero", cwd=tmp_path)
+    assert (out.returncode, "expected at most 2 MiB of YAML" in out.stderr) == (2, True)
 
 
 def test_a_results_directory_that_is_somebody_elses_is_left_alone(tmp_path):

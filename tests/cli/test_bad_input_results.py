@@ -134,3 +134,18 @@ def test_results_whose_picture_cannot_be_written_stay(tmp_path, monkeypatch):
     out = CliRunner().invoke(app, ["run", BASE, "--results", str(tmp_path / "out"), "-q"])
     assert (out.exit_code, "the picture cannot be written" in out.stderr) == (2, True)
     assert Result.load(tmp_path / "out").summary["pods"]["Running"] == 34
+
+
+@pytest.mark.parametrize("kind", ["cni", "scheduler", "controllers", "events"])
+def test_recordings_that_are_damaged(tmp_path, kind):
+    (tmp_path / "a.json").write_text('{"cases": [{"id": "x", "family": "f", "steps": [3], "ops": [3], "controllers": []}]}')
+    out = CliRunner().invoke(app, ["conformance", kind, str(tmp_path / "a.json")])
+    assert out.exit_code == 1
+    assert out.stdout.startswith("x: the replay broke: ")
+    (tmp_path / "a.json").write_text('{"cases": [3]}')
+    assert "a.json: cases[0]: is no recorded run" in said("conformance", kind, tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("command", [["check"], ["plot"], ["run", BASE, "--results"]])
+def test_a_name_that_no_directory_can_have(command):
+    assert "x" * 300 in said(*command, "x" * 300)

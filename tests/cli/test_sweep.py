@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import yaml
 from eksim.errors import InputError
 from eksim.sweep.columns import AXES, FIGURES
 from eksim.sweep.dataset import Dataset, load_rows
-from eksim.sweep.file import plan_from_file, plan_from_flags
+from eksim.sweep.file import is_sweep_file, plan_from_file, plan_from_flags
 from eksim.sweep.runner import run_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -204,6 +205,35 @@ def test_a_mistake_in_a_sweep_file_is_named_with_its_line(tmp_path):
     assert out.returncode == 2
     assert "s.yaml:5: axes.nodez: unknown field" in out.stderr
     assert "did you mean nodes?" in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("kind: Sweep", "kind: Sweeep", "s.yaml:2: kind: kind is 'Sweeep'; expected kind: Sweep, or"),
+        ("kind: Sweep", "", "s.yaml:1: kind: lacks 'kind'"),
+        ("name: mine", "name: ../mine", "s.yaml:3: name: is '../mine'; expected letters, digits"),
+        ("base: ", "base: x", "s.yaml:4: base: x"),
+        ("nodes: 1..3", "nodes: [1, null]", "s.yaml:6: axes.nodes: is null; expected 3, 1..20"),
+        ("nodes: 1..3", "nodes: {a: 1}", "s.yaml:6: axes.nodes: is {'a': 1}; expected 3, 1..20"),
+        ("maxPods:", "maxPodz:", "s.yaml:7: axes: maxPodz: no scenario field is called 'maxPodz'"),
+        ("maxPods: [17]", "maxPods: [many]", "s.yaml:7: axes: cluster.nodeGroups[0].maxPods: is \"many\"; expected a whole"),
+        ("maxPods:", "nodes:", "s.yaml:7: axes.set: nodes is no scenario field by path; expected the axis --nodes"),
+        ("axes:", "nodeGroup: other\naxes:", "s.yaml:5: nodeGroup: no node group is called 'other'; expected one of ng"),
+        ("axes:", "nodeGroup: [ng]\naxes:", "s.yaml:5: nodeGroup: is ['ng']; expected the name"),
+        ("axes:", "mode: [grid]\naxes:", "s.yaml:5: mode: is ['grid']; expected grid or zip"),
+    ],
+)
+def test_every_part_of_a_sweep_file_is_checked(tmp_path, old, new, said):
+    shutil.copy(BASE, tmp_path / "base.yaml")
+    text = (
+        "apiVersion: eksim/v1\nkind: Sweep\nname: mine\nbase: base.yaml\naxes:\n  nodes: 1..3\n  set: {maxPods: [17]}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        is_sweep_file(tmp_path / "s.yaml")
+        plan_from_file(tmp_path / "s.yaml")
+    assert said in str(caught.value)
 
 
 def test_search_answers_with_the_run_below_and_the_run_at_the_answer(tmp_path):
