@@ -150,5 +150,8 @@ def _run_on_processes(
                             expected="enough memory for a configuration; fewer --jobs; what is done is kept for --resume",
                         ) from None
             except BaseException:
+                # whoever stops a sweep does not wait for the chunks under way, which nobody would take
+                for process in list(pool._processes.values()):
+                    process.terminate()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

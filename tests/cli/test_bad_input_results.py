@@ -3,6 +3,9 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -149,3 +152,23 @@ def test_recordings_that_are_damaged(tmp_path, kind):
 @pytest.mark.parametrize("command", [["check"], ["plot"], ["run", BASE, "--results"]])
 def test_a_name_that_no_directory_can_have(command):
     assert "x" * 300 in said(*command, "x" * 300)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("command", [["instance-types"], ["schema"], ["max-pods", "t3.medium"]])
+def test_an_output_that_takes_nothing(command):
+    with Path("/dev/full").open("w") as full:
+        out = subprocess.run(
+            [sys.executable, "-m", "eksim", *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (out.returncode, out.stderr) == (2, "eksim: cannot use the output: No space left on device\n")
+
+
+def test_an_output_that_is_closed():
+    out = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m eksim instance-types t3.nano -o json >&-"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (out.returncode, out.stderr) == (0, "")
