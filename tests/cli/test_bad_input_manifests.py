@@ -5,6 +5,7 @@ import pytest
 from eksim.errors import InputError
 from eksim.play.run import play
 from eksim.scenario.load import load_scenario_text
+from eksim.scenario.looks import parse_look
 
 GOOD = """\
 apiVersion: eksim/v1
@@ -143,6 +144,26 @@ def test_a_plugin_that_there_is_not():
     text = GOOD.replace("score: {disabled: [{name: ImageLocality}]}", "filter: {enabled: [{name: NodePort}]}")
     with pytest.raises(InputError, match=r"^s.yaml:11: cluster.scheduler.config: 'NodePort' is no scheduler plugin"):
         play(load_scenario_text(text, "s.yaml"), 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("get pods a b", "has several names"),
+        ("get pod/a b", "has several names"),
+        ("get pods | grep", "has 0 texts"),
+        ("get pods | grep a b", "has 2 texts"),
+        ("get pods | grep a -Ax", "grep -A x is not understood"),
+        ("get pods | grep a -A", "grep -A  is not understood"),
+    ],
+)
+def test_a_look_that_would_show_something_else(command, said):
+    with pytest.raises(ValueError, match=said):
+        parse_look(command)
+
+
+def test_grep_takes_its_number_apart_or_not():
+    assert parse_look("get pods | grep a -A 5") == parse_look("get pods | grep -A5 a")
 
 
 @pytest.mark.parametrize("word", ["deployment/web", "deployments/web", "deploy/web", "Deployment/web"])
