@@ -94,7 +94,7 @@ def _check_action(step: Step, cluster: Cluster, fail: Fail, path: Path_) -> None
 
 
 def _check_fault(fault: Fault, cluster: Cluster, fail: Fail, path: Path_) -> None:
-    given = [name for field, name in BREAKS.items() if getattr(fault, field) not in (None, False)]
+    given = [name for field, name in BREAKS.items() if not any(getattr(fault, field) is no for no in (None, False))]
     if not given:
         raise fail(path, "breaks nothing", "one of " + ", ".join(BREAKS.values()))
     if len(given) > 1 and not set(given) <= {"heal", "api"}:

@@ -78,6 +78,7 @@ def refusal(old, new, do=load_scenario_text):
 
 def test_it_is_good_without_a_mistake():
     load_scenario_text(GOOD, "s.yaml")
+    load_scenario_text(GOOD.replace("takeAddresses: 3, subnet: a", "attachEni: 0"), "s.yaml")
 
 
 @pytest.mark.parametrize(
