@@ -156,6 +156,10 @@ class _Builder:
         tag = node.tag
         if tag == "tag:yaml.org,2002:timestamp":
             return node.value
+        if tag == "tag:yaml.org,2002:merge":
+            raise InputError(
+                "merge keys (<<) are not read", self.file.name, node.start_mark.line + 1, expected="the fields written out"
+            )
         if tag.startswith("tag:yaml.org,2002:"):
             try:
                 return self.loader.construct_object(node)

@@ -121,6 +121,7 @@ def changed(old, new):
             ("steps[0].scales: unknown field", "did you mean scale?"),
         ),
         ("kind: Scenario", "kind: [Scenario", ("is not YAML",)),
+        ("name: small\n", "name: small\n<<: {seed: 1}\n", ("scenario.yaml:4: merge keys (<<) are not read",)),
         ("name: small\n", "name: small\nname: big\n", ("scenario.yaml:4: name: stands twice",)),
         ("name: small\n", "name: small\nlatency: {ec2/Attach: 1s}\n", ("latency", "did you mean")),
         ("name: small\n", "name: small\nlatency: {ec2/DescribeSubnets: fast}\n", ("latency", "is not a duration")),
