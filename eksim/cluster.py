@@ -97,14 +97,17 @@ class Cluster:
         self.cni = VpcCni(clock, store, streams, self.ec2, cni_rules, spec.vpc_cni.env, times)
         self.admission = Admission(store, self.rules)
         self.applier = Applier(store, self.rules, self.admission, streams["names"])
-        self.scheduler = Scheduler(
-            clock,
-            store,
-            streams,
-            self.rules,
-            self.events_room.recorder("default-scheduler"),
-            SchedulerSettings(start_s=spec.scheduler.starts, config=spec.scheduler.config, latencies=times),
-        )
+        try:
+            self.scheduler = Scheduler(
+                clock,
+                store,
+                streams,
+                self.rules,
+                self.events_room.recorder("default-scheduler"),
+                SchedulerSettings(start_s=spec.scheduler.starts, config=spec.scheduler.config, latencies=times),
+            )
+        except InputError as error:
+            raise loaded.located(error, ("cluster", "scheduler", "config")) from None
         self.controllers = Controllers(
             clock,
             store,
@@ -128,6 +131,8 @@ class Cluster:
         self._nodes: dict[str, NodeInfo] = {}
         self._subnets: dict[str, Subnet] = {}
         self._group_sizes: dict[str, int] = {}
+        #: the cool-downs of nodes that are gone: the record still tells of their addresses
+        self._gone_cooldowns: dict[str, float] = {}
         self._joining = 0
         self._last_active = ""
         #: node → EC2's answer to its last call for more addresses ("" if it gave them)
@@ -137,8 +142,11 @@ class Cluster:
         self._make_vpc()
         self.controllers.start()
         self._make_addons()
-        for workload in loaded.workloads:
-            self.apply_workload(workload)
+        for number, workload in enumerate(loaded.workloads):
+            try:
+                self.apply_workload(workload)
+            except InputError as error:
+                raise loaded.located(error, ("workloads", number)) from None
         for group in spec.node_groups:
             entries = group.nodes if group.nodes is not None else [_PLAIN_ENTRY] * (group.size or 0)
             for entry in entries:
@@ -268,7 +276,8 @@ class Cluster:
             self.cni.start_node(name, self.kubelet.network_ready)
 
     def _cooldown_s(self, node: str) -> float:
-        return self.cni.cooldown_s(node)
+        gone = self._gone_cooldowns.get(node)
+        return self.cni.cooldown_s(node) if gone is None else gone
 
     # -- what a scenario does -----------------------------------------------------------------------------------
 
@@ -329,7 +338,9 @@ class Cluster:
         """The instance is terminated and its Node deleted; its pods are collected later."""
         node = self.store.nodes.get(name)
         if node is None:
-            raise InputError(f"no node is called {name!r}", expected="one of " + ", ".join(list(self.store.nodes)[:6]))
+            there = ", ".join(list(self.store.nodes)[:6])
+            raise InputError(f"no node is called {name!r}", expected=f"one of {there}" if there else "a node that is there")
+        self._gone_cooldowns[name] = self.cni.cooldown_s(name)
         self.store.delete_node(node)
         self.cni.remove_node(name)
         self.ec2.terminate_instance(name)

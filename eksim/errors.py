@@ -49,8 +49,12 @@ class InputError(EksimError):
 
     def __str__(self) -> str:
         where = self.file + (f":{self.line}" if self.line else "")
-        parts = [p for p in (where, self.field) if p]
-        text = ": ".join([*parts, self.message])
+        return f"{where}: {self.told}" if where else self.told
+
+    @property
+    def told(self) -> str:
+        """The message without file and line, for where those are known."""
+        text = f"{self.field}: {self.message}" if self.field else self.message
         if self.expected:
             text += f"; expected {self.expected}"
         if self.nearest:

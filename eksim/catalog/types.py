@@ -56,7 +56,7 @@ class InstanceType:
         if value is None:
             raise InputError(
                 f"instance type {self.name}: {what} is not in any of the catalogue's sources",
-                expected="a type whose vCPU and memory are known, or capacity given in the node group",
+                expected="a type whose vCPU and memory are known",
             )
         return value
 

@@ -55,9 +55,11 @@ def max_pods_command(
     from eksim.catalog.limits import MaxPods, max_pods
     from eksim.catalog.types import InstanceType, match
     from eksim.errors import InputError
+    from eksim.versions import parse_version
 
     if bool(instance_type) == all_types:
         raise InputError("one of an instance type and --all is needed", expected="eksim max-pods t3.medium, or --all")
+    parse_version(cni_version)
     types = match("*" if all_types else instance_type)
 
     def figure(t: InstanceType) -> MaxPods:

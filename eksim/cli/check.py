@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ def check(
 
     if output is Format.csv:
         raise InputError("-o csv is not an output of check", expected="-o table or -o json")
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # False for a name that no file can have
         raise InputError(f"{directory} is not a directory", expected="a results directory of eksim run")
     checked = check_result(Result.load(directory))
     if output is Format.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from eksim.cli import catalog, conformance, plot
 from eksim.cli import check as check_command
 from eksim.cli import run as run_commands
 from eksim.cli import sweep as sweep_commands
-from eksim.errors import EXIT_INTERRUPTED, EksimError
+from eksim.errors import EXIT_INPUT, EXIT_INTERRUPTED, EksimError
 
 app = typer.Typer(
     name="eksim",
@@ -51,8 +52,13 @@ def main(
 
 def entry_point() -> None:
     """The console script: eksim's own errors become one line and their exit code."""
+    if sys.stdout is None:  # closed by the caller, who wants none of it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except EksimError as error:
         print(f"eksim: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -62,3 +68,8 @@ def entry_point() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else " the output"
+        print(f"eksim: cannot use{where}: {error.strerror or error}", file=sys.stderr)
+        sys.stdout = None  # what it still holds cannot be written either
+        sys.exit(EXIT_INPUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +18,24 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the pictures of results: PNG and SVG."""
-    from eksim.sweep.dataset import HEADER, load_rows
-
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # False for a name that no file can have
         raise InputError(f"{directory} is not a directory", expected="a results directory")
     target = into or directory
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        paths = _drawn(directory, target)
+    except OSError as error:
+        raise InputError(
+            f"pictures cannot be written to {target}: {error.strerror or error}",
+            expected="a writable directory with space",
+        ) from None
+    for path in paths:
+        print(path)
+
+
+def _drawn(directory: Path, target: Path) -> list[Path]:
+    from eksim.sweep.dataset import HEADER, load_rows
+
     if (directory / HEADER).exists():
         from eksim.views.sweep_plots import draw_sweep
 
@@ -30,10 +43,13 @@ def plot(
         if not rows:
             raise InputError(f"{directory} holds no rows yet", expected="a sweep with finished rows")
         paths = draw_sweep(rows, target, str(header.get("name", "")))
-    else:
-        from eksim.record.result import Result
-        from eksim.views.plots import draw_run
+        if not paths:
+            raise InputError(
+                f"{directory} varies nothing that there is a picture of",
+                expected="rows that ran, over instance types, node counts or warm settings",
+            )
+        return paths
+    from eksim.record.result import Result
+    from eksim.views.plots import draw_run
 
-        paths = draw_run(Result.load(directory), target)
-    for path in paths:
-        print(path)
+    return draw_run(Result.load(directory), target)

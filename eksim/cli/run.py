@@ -21,7 +21,7 @@ PROGRESS_PERIOD_S = 0.1
 
 def run(
     scenario: Annotated[Path, typer.Argument(help="A scenario file.")],
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the scenario's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Instead of the scenario's.")] = None,
     results: Annotated[
         Path | None, typer.Option(help="Directory for the results; default results/<scenario>.", show_default=False)
     ] = None,
@@ -50,21 +50,24 @@ def run(
     result = play_so_far(loaded, chosen, progress)
     if progress is not None:
         progress.close()
-    if target is not None:
-        result.save(target)
-        if not no_picture:
-            _draw(result, target)
+    unwritten = None if target is None else _write(result, target, not no_picture)
     if result.stopped is not None:
-        kept = "" if target is None else f" (what came before is in {target}, marked incomplete)"
+        kept = "" if target is None or unwritten else f" (what came before is in {target}, marked incomplete)"
         print(f"eksim: {result.stopped}{kept}", file=sys.stderr)
+        if unwritten is not None:
+            print(f"eksim: {unwritten}", file=sys.stderr)
         raise typer.Exit(result.stopped.exit_code)
     if output is Format.json:
-        json.dump({**result.summary, "results": str(target) if target else None}, sys.stdout, indent=1, sort_keys=True)
+        where = None if target is None or unwritten else str(target)
+        json.dump({**result.summary, "results": where}, sys.stdout, indent=1, sort_keys=True)
         print()
     elif not quiet:
-        _print_report(result, target)
+        _print_report(result, None if unwritten else target)
     for failure in result.failures:
         print(f"eksim: expectation failed: {failure}", file=sys.stderr)
+    if unwritten is not None:
+        print(f"eksim: {unwritten}", file=sys.stderr)
+        raise typer.Exit(unwritten.exit_code)
     if not result.complete:
         print("eksim: interrupted; partial results are marked incomplete", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -75,14 +78,31 @@ def run(
 def _check_target(target: Path) -> None:
     from eksim.record.result import SUMMARY
 
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / SUMMARY).exists())):
+    try:
+        taken = target.exists() and (
+            not target.is_dir() or (any(target.iterdir()) and not (target / SUMMARY).exists())
+        )
+    except OSError as error:
+        raise InputError(f"{target} cannot be used: {error.strerror}", expected="a directory for results") from None
+    if taken:
         raise InputError(f"{target} is in use by something else", expected="an empty or new directory for results")
 
 
-def _draw(result: Result, target: Path) -> None:
-    from eksim.views.plots import draw_run
+def _write(result: Result, target: Path, picture: bool) -> InputError | None:
+    """Write the results; what hinders it is said after the report, so that the run was not in vain."""
+    try:
+        result.save(target)
+        if picture:
+            from eksim.views.plots import draw_run
 
-    draw_run(result, target)
+            draw_run(result, target)
+    except InputError as error:
+        return error
+    except OSError as error:
+        return InputError(
+            f"the picture cannot be written to {target}: {error.strerror or error}", expected="a directory with space"
+        )
+    return None
 
 
 class _Progress:

@@ -137,9 +137,11 @@ def search(
     vary: Annotated[str, typer.Option(help="What to find the smallest value of: nodes=1..50, subnet=/28../20.")],
     until: Annotated[str, typer.Option(help="The condition on a row: 'pods_pending == 0'.")],
     instance_type: InstanceType = None,
-    nodes: Annotated[int | None, typer.Option(min=0, help="Fixed node count.")] = None,
-    replicas: Annotated[int | None, typer.Option(min=0, help="Fixed replicas of the scenario's Deployment.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the scenario's.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=0, max=100_000, help="Fixed node count.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(min=0, max=1_000_000, help="Fixed replicas of the scenario's Deployment.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Instead of the scenario's.")] = None,
     settings: Settings = None,
     node_group: Group = None,
     output: Annotated[Format, typer.Option("-o", "--output", help="table or json.")] = Format.table,
@@ -182,6 +184,7 @@ def search(
                 "method": answer.method,
                 "until": until,
                 "evidence": answer.evidence,
+                "left_out": answer.left_out,
             },
             sys.stdout,
             indent=1,
@@ -202,5 +205,9 @@ def _print_answer(answer: Any, name: str, until: str) -> None:
         print(
             f"{name} = {shown} meets {until!r}: {answer.nodes} × {answer.instance_type}{price} (method: {answer.method})"
         )
+    if answer.left_out:
+        names = list(answer.left_out)
+        shown_names = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        print(f"Left out: {shown_names} ({len(names)} types, the first because of {answer.left_out[names[0]]})")
     columns = [name, "instance_type", "pods_running", "pods_pending", "pods_stuck", "bound_by", "usd_per_hour", "meets"]
     print_rows(answer.evidence, list(dict.fromkeys(columns)), Format.table)

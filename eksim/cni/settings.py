@@ -26,8 +26,12 @@ DEFAULT_COOLDOWN_S = 30
 
 
 def atoi(text: str) -> int | None:
-    """Go's strconv.Atoi: an optional sign and decimal digits, nothing else; None if it is not that."""
-    return int(text) if _INTEGER.fullmatch(text) and text.isascii() else None
+    """Go's strconv.Atoi: an optional sign and decimal digits, nothing else, within 64 bits; None if it is not that."""
+    digits = text.lstrip("+-").lstrip("0")
+    if not _INTEGER.fullmatch(text) or not text.isascii() or len(digits) > 19:
+        return None
+    value = int(text)
+    return value if -(2**63) <= value < 2**63 else None
 
 
 def parse_bool(text: str, default: bool) -> bool:

@@ -57,11 +57,18 @@ def parse_latency(text: str) -> Latency:
     """``2s``, ``uniform(1s, 2s)``, ``lognormal(1s, 3s)`` (median, 95th percentile). Raises ValueError."""
     match = _CALL.match(text.strip())
     if not match:
-        return Latency("constant", parse_duration(text.strip()))
-    kind, a, b = match[1], parse_duration(match[2]), parse_duration(match[3])
+        return Latency("constant", _not_negative(text.strip()))
+    kind, a, b = match[1], _not_negative(match[2]), _not_negative(match[3])
     if a > b or (kind == "lognormal" and not 0 < a < b):
         raise ValueError(f"{text!r}: the first value must be below the second" + (", and above 0" if kind != "uniform" else ""))
     return Latency(kind, a, b)
+
+
+def _not_negative(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds < 0:
+        raise ValueError(f"{text!r} is negative: a latency is 0s or more")
+    return seconds
 
 
 def latencies(setting: str | dict[str, str]) -> dict[str, Latency]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from eksim.kube.quantity_dump import dump_quantity
 from eksim.names import fnv1a_32, hash_from_sum
+from eksim.state.podtypes import field_table
 from eksim.versions import KubernetesRules
 
 Json = dict[str, Any]
@@ -221,7 +221,7 @@ class GoTypes:
     """
 
     def __init__(self, minor: int) -> None:
-        self._rows, self._underlying, self._known = _field_table()
+        self._rows, self._underlying = field_table()
         self._minor = min(max(minor, OLDEST_MINOR), NEWEST_MINOR)
         self._structs: dict[str, tuple[_Field, ...]] = {}
         self._zeros: dict[str, str] = {}
@@ -232,7 +232,7 @@ class GoTypes:
 
     def knows(self, struct: str, json_name: str) -> bool:
         """Whether any release has the field."""
-        return (struct, json_name) in self._known
+        return any(row[2] == json_name for row in self._rows.get(struct, ()))
 
     def _fields(self, struct: str) -> tuple[_Field, ...]:
         fields = self._structs.get(struct)
@@ -336,29 +336,6 @@ _EMBEDDED = (
     "v1.EphemeralContainerCommon",
     "v1.LocalObjectReference",
 )
-
-_Row = tuple[str, str, str, int, int]
-
-
-@lru_cache(maxsize=1)
-def _field_table() -> tuple[dict[str, list[_Row]], dict[str, str], frozenset[tuple[str, str]]]:
-    """(fields by struct, underlying type by named type, every (struct, JSON name) of any release)."""
-    rows: dict[str, list[_Row]] = {}
-    underlying: dict[str, str] = {}
-    text = (Path(__file__).parent / "data" / "pod_template_fields.tsv").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if line.startswith("#"):
-            continue
-        struct, *fields = line.split("\t")
-        if fields[0].startswith("="):
-            underlying[struct] = fields[0][1:]
-            continue
-        parsed = rows[struct] = []
-        for field in fields:
-            name, go_type, json_name, since, until = (*field.split("|"), "", "", "")[:5]
-            parsed.append((name, go_type, json_name, int(since or 0), int(until or 999)))
-    known = frozenset((struct, row[2]) for struct, of_struct in rows.items() for row in of_struct)
-    return rows, underlying, known
 
 
 @lru_cache(maxsize=32)

@@ -13,7 +13,7 @@ from eksim.state.network import NEVER
 NO_MANAGE_TAG = "node.k8s.amazonaws.com/no_manage"
 
 
-def apply_fault(cluster: Cluster, fault: Fault, node: str | None, where: str) -> None:
+def apply_fault(cluster: Cluster, fault: Fault, node: str | None) -> None:
     """Break what the step says, now. Raises InputError if what it names is not there."""
     ec2, network = cluster.ec2, cluster.network
     now = cluster.clock.now
@@ -70,8 +70,6 @@ def apply_fault(cluster: Cluster, fault: Fault, node: str | None, where: str) ->
         elif fault.detach_eni is not None:
             done = ec2.detach_eni(instance, fault.detach_eni)
         else:
-            raise InputError(f"{where}: a fault that breaks nothing", expected="api, loseEni, takeAddresses, …")
+            raise InputError("a fault that breaks nothing", expected="api, loseEni, takeAddresses, …")
         if not done and node is not None:
-            raise InputError(
-                f"{where}: {name} has no such interface, or no room for one", expected="a device that is there"
-            )
+            raise InputError(f"{name} has no such interface, or no room for one", expected="a device that is there")

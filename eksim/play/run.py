@@ -181,12 +181,12 @@ class _Stage:
         assert step.until is not None
         condition = self.cluster.condition(step.until)
         if not self._wait_for(condition, step.timeout):
-            raise NotReached(
-                f"steps[{index}]: {step.until!r} did not come about within {step.timeout:g} s of simulated time "
+            error = NotReached(
+                f"{step.until!r} did not come about within {step.timeout:g} s of simulated time "
                 f"(now {self.cluster.clock.now:g} s; {_counts_text(pod_counts(self.cluster))})",
-                self.player.loaded.file,
                 expected="a condition that comes about, or a longer timeout",
             )
+            raise self.player.loaded.located(error, ("steps", index))
 
 
 def _counts_text(counts: dict[str, int]) -> str:

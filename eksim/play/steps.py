@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Collection
 from typing import Any
 
 from eksim.cluster import Cluster
@@ -12,27 +13,13 @@ from eksim.play.faults import apply_fault
 from eksim.record.result import Failure, LookSeen
 from eksim.scenario.load import LoadedScenario
 from eksim.scenario.looks import Look, parse_look
-from eksim.scenario.schema import Fault, Step
+from eksim.scenario.manifest import KINDS, kind_named
+from eksim.scenario.schema import Fault, RemoveNodes, Step
 from eksim.state.changes import Verb
 from eksim.views.describe import describe_node, describe_pod
 from eksim.views.explain import explain
 from eksim.views.kubectl import get
 from eksim.views.node import ip_link
-
-_KINDS = {
-    "pod": "Pod",
-    "deployment": "Deployment",
-    "deploy": "Deployment",
-    "replicaset": "ReplicaSet",
-    "rs": "ReplicaSet",
-    "daemonset": "DaemonSet",
-    "ds": "DaemonSet",
-    "service": "Service",
-    "svc": "Service",
-    "node": "Node",
-    "poddisruptionbudget": "PodDisruptionBudget",
-    "pdb": "PodDisruptionBudget",
-}
 
 
 class Player:
@@ -65,6 +52,12 @@ class Player:
 
     def act(self, index: int, step: Step) -> None:
         """Do one step's action now. Raises InputError if it names something that is not there."""
+        try:
+            self._act(index, step)
+        except InputError as error:
+            raise self.loaded.located(error, ("steps", index)) from None
+
+    def _act(self, index: int, step: Step) -> None:
         cluster = self.cluster
         where = f"steps[{index}]" + (f" ({step.name})" if step.name else "")
         if step.apply is not None:
@@ -75,29 +68,27 @@ class Player:
                 if step.scale.deployment
                 else ("ReplicaSet", step.scale.replicaset)
             )
-            self._accept(cluster.applier.scale(kind, step.scale.namespace, str(name), step.scale.replicas), where)
+            self._accept(cluster.applier.scale(kind, step.scale.namespace, str(name), step.scale.replicas))
         elif step.delete is not None:
             for kind, namespace, name in _targets(step):
                 if kind == "Node":
                     cluster.remove_node(name)
                 else:
-                    self._accept(cluster.applier.delete(kind, namespace, name), where)
+                    self._accept(cluster.applier.delete(kind, namespace, name))
         elif step.set_env is not None:
-            cluster.set_env(
-                step.set_env.env, self._node(step.set_env.node, where) if step.set_env.node is not None else None
-            )
+            cluster.set_env(step.set_env.env, self._node(step.set_env.node) if step.set_env.node is not None else None)
         elif step.restart_aws_node is not None:
             wanted = step.restart_aws_node.node
-            for name in [self._node(wanted, where)] if wanted is not None else list(cluster.store.nodes):
+            for name in [self._node(wanted)] if wanted is not None else list(cluster.store.nodes):
                 cluster.cni.restart_node(name)
         elif step.add_nodes is not None:
             cluster.add_nodes(step.add_nodes.node_group, step.add_nodes.count)
         elif step.remove_nodes is not None:
-            self._remove_nodes(step, where)
+            self._remove_nodes(step.remove_nodes)
         elif step.cordon is not None or step.uncordon is not None:
-            self._cordon(str(step.cordon or step.uncordon), step.cordon is not None, where)
+            self._cordon(str(step.cordon or step.uncordon), step.cordon is not None)
         elif step.fault is not None:
-            self._fault(step.fault, where)
+            self._fault(step.fault)
         elif step.note is not None:
             cluster.store.emit(Verb.NOTE, step.note)
         elif step.look is not None:
@@ -107,48 +98,47 @@ class Player:
         if step.expect is not None:
             self.failures += check(cluster, step.expect, where)
 
-    def _accept(self, answer: Refused | Any, where: str) -> None:
+    def _accept(self, answer: Refused | Any) -> None:
         if isinstance(answer, Refused):
             raise InputError(
-                f"{where} at {self.cluster.clock.now:g} s: {answer.message}",
-                self.loaded.file,
-                expected="something that exists then",
+                f"at {self.cluster.clock.now:g} s: {answer.message}", expected="something that exists then"
             )
 
-    def _node(self, name: str, where: str) -> str:
+    def _node(self, name: str) -> str:
         nodes = self.cluster.store.nodes
         found = [n for n in nodes if fnmatch.fnmatchcase(n, name)]
         if name.isdigit() and int(name) < len(nodes):
             found = [list(nodes)[int(name)]]
         if not found:
-            raise InputError(
-                f"{where}: no node is called {name!r}",
-                self.loaded.file,
-                expected="one of " + ", ".join(list(nodes)[:6]),
-            )
+            raise InputError(f"no node is called {name!r}", expected=_one_of_nodes(nodes))
         return found[0]
 
-    def _cordon(self, name: str, cordon: bool, where: str) -> None:
-        self.cluster.store.cordon_node(self.cluster.store.nodes[self._node(name, where)], cordon)
+    def _cordon(self, name: str, cordon: bool) -> None:
+        self.cluster.store.cordon_node(self.cluster.store.nodes[self._node(name)], cordon)
 
-    def _remove_nodes(self, step: Step, where: str) -> None:
-        assert step.remove_nodes is not None
-        if step.remove_nodes.node is not None:
-            self.cluster.remove_node(self._node(step.remove_nodes.node, where))
+    def _remove_nodes(self, wanted: RemoveNodes) -> None:
+        if wanted.node is not None:
+            self.cluster.remove_node(self._node(wanted.node))
             return
-        group = self.cluster.nodes_of_group(step.remove_nodes.node_group)
-        for name in group[len(group) - step.remove_nodes.count :]:
+        group = self.cluster.nodes_of_group(wanted.node_group)
+        if wanted.count > len(group):
+            raise InputError(
+                f"at {self.cluster.clock.now:g} s: count is {wanted.count}, and the group has {len(group)} nodes",
+                expected="at most as many as the group has then",
+                nearest=f"count: {len(group)}" if group else "",
+            )
+        for name in group[len(group) - wanted.count :]:
             self.cluster.remove_node(name)
 
-    def _fault(self, fault: Fault, where: str) -> None:
-        node = self._node(fault.node, where) if fault.node is not None else None
-        apply_fault(self.cluster, fault, node, where)
+    def _fault(self, fault: Fault) -> None:
+        node = self._node(fault.node) if fault.node is not None else None
+        apply_fault(self.cluster, fault, node)
 
     # -- looking ------------------------------------------------------------------------------------------------
 
     def _look(self, step: Step, where: str) -> None:
         assert step.look is not None
-        text = self.look(parse_look(step.look), where)
+        text = self.look(parse_look(step.look))
         self.looks.append(LookSeen(self.cluster.clock.now, step.look, text))
         for wanted in step.shows:
             if not _shows(text, wanted):
@@ -159,11 +149,11 @@ class Player:
                     Failure(where, f"look {step.look!r}", f"no line with {unwanted!r}", _excerpt(text))
                 )
 
-    def look(self, look: Look, where: str = "look") -> str:
+    def look(self, look: Look) -> str:
         """What the reader's command prints now."""
         cluster = self.cluster
         if look.verb == "ip link":
-            names = [self._node(look.name, where)] if look.name else list(cluster.store.nodes)
+            names = [self._node(look.name)] if look.name else list(cluster.store.nodes)
             parts = [ip_link(cluster.links, name) for name in names]
             text = parts[0] if look.name else "\n".join(f"# {n}\n{p}" for n, p in zip(names, parts, strict=True))
         elif look.verb == "describe":
@@ -186,6 +176,10 @@ class Player:
         return describe_pod(snapshot, (pending or pods)[0])
 
 
+def _one_of_nodes(nodes: Collection[str]) -> str:
+    return "one of " + ", ".join(list(nodes)[:6]) if nodes else "a node that has joined; there is none"
+
+
 def _targets(step: Step) -> list[tuple[str, str, str]]:
     delete = step.delete
     if delete is None:
@@ -194,9 +188,14 @@ def _targets(step: Step) -> list[tuple[str, str, str]]:
         out = []
         for item in [delete] if isinstance(delete, str) else delete:
             kind, _, name = item.partition("/")
-            out.append((_KINDS.get(kind, kind), "default", name))
+            out.append(_target(kind, "default", name))
         return out
-    return [(_KINDS.get(delete.kind.lower(), delete.kind), delete.namespace, delete.name)]
+    return [_target(delete.kind, delete.namespace, delete.name)]
+
+
+def _target(word: str, namespace: str, name: str) -> tuple[str, str, str]:
+    kind = kind_named(word) or word
+    return kind, namespace if KINDS.get(kind, ("", True))[1] else "", name
 
 
 def _words(line: str) -> str:

@@ -132,7 +132,7 @@ class Result:
                 raise InputError(
                     f"{self.directory / name}.parquet is truncated or no Parquet file: {error}", expected="a whole file"
                 ) from None
-            return frame.astype({c.name: object for c in TABLES[name] if c.kind == "s"})
+            return _checked_frame(frame, name, self.directory)
         data: dict[str, Any] = {}
         for column, values in self._tables[name].columns.items():
             if isinstance(values, TextColumn):
@@ -208,12 +208,58 @@ class Result:
             raise InputError(
                 f"{path / SUMMARY} cannot be read: {error}", expected="a results directory of eksim run"
             ) from None
+        _check_summary(summary, path / SUMMARY)
         missing = [name for name in TABLES if not (path / f"{name}.parquet").is_file()]
         if missing:
             raise InputError(f"{path} lacks {missing[0]}.parquet", expected="a whole results directory of eksim run")
-        looks = [LookSeen(**look) for look in summary.get("looks", [])]
-        failures = [Failure(**f) for f in summary.get("failures", [])]
+        try:
+            looks = [LookSeen(**look) for look in summary.get("looks", [])]
+            failures = [Failure(**f) for f in summary.get("failures", [])]
+        except TypeError as error:
+            raise InputError(
+                f"{path / SUMMARY} is damaged: {error}", expected="a results directory of eksim run"
+            ) from None
         return Result(summary, looks, failures, directory=path)
+
+
+#: What pictures and checks read of a summary, and as what.
+_READ: dict[str, type | tuple[type, ...]] = {
+    "scenario": str,
+    "seed": int,
+    "end_s": (int, float),
+    "nodes": list,
+    "cause": str,
+    "max_pods_set": list,
+    "address_limit": int,
+}
+
+
+def _check_summary(summary: Any, path: Path) -> None:
+    whole = "the summary that eksim run wrote"
+    if not isinstance(summary, dict):
+        raise InputError(f"{path} holds no JSON object", expected=whole)
+    for key, kind in _READ.items():
+        if not isinstance(summary.get(key), kind):
+            raise InputError(f"{path} is damaged: {key} is {summary.get(key)!r}", field=key, expected=whole)
+    for node in summary["nodes"]:
+        if not isinstance(node, dict) or not isinstance(node.get("max_pods"), int):
+            raise InputError(f"{path} is damaged: nodes holds {node!r}", field="nodes", expected=whole)
+
+
+def _checked_frame(frame: pd.DataFrame, name: str, directory: Path) -> pd.DataFrame:
+    """A table as it was read, if it has the columns that a run writes. Raises InputError."""
+    path = directory / f"{name}.parquet"
+    wanted = [c.name for c in TABLES[name]]
+    if list(frame.columns) != wanted:
+        raise InputError(f"{path} is not the table {name!r} of a run", expected="the columns " + ", ".join(wanted))
+    for column in TABLES[name]:
+        values = frame[column.name]
+        text = column.kind == "s"
+        if (values.dtype.kind in "iuf") == text or (column.kind != "?" and values.isna().any()):
+            raise InputError(
+                f"{path} is damaged: {column.name} holds other values", expected="text" if text else "numbers"
+            )
+    return frame.astype({c.name: object for c in TABLES[name] if c.kind == "s"})
 
 
 # Arrow arrays from buffers: pyarrow's own conversion would import pandas first.

@@ -67,6 +67,9 @@ NOT_SIMULATED: dict[str, str] = {
     "ENABLE_POD_ENI": "security groups for pods",
 }
 
+#: What aws-node reads as true. Source: Go's strconv.ParseBool.
+TRUE = ("1", "t", "T", "TRUE", "true", "True")
+
 #: Kubernetes releases whose rules are known, by minor version.
 OLDEST_MINOR, NEWEST_MINOR = 21, 36
 #: VPC CNI releases whose rules are known.

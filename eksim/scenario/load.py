@@ -10,7 +10,6 @@ import hashlib
 import ipaddress
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ from pydantic import BaseModel, ValidationError
 from eksim.catalog import types as catalog
 from eksim.engine.latency import latencies
 from eksim.errors import InputError
-from eksim.scenario.environment import AWS_NODE_ENV, NEWEST_CNI, NEWEST_MINOR, NOT_SIMULATED, OLDEST_CNI, OLDEST_MINOR
-from eksim.scenario.looks import parse_look
+from eksim.scenario.environment import NEWEST_CNI, NEWEST_MINOR, OLDEST_CNI, OLDEST_MINOR
 from eksim.scenario.manifest import Manifest, read_manifest
-from eksim.scenario.schema import ACTIONS, NodeGroup, Scenario, Step, Workload
-from eksim.scenario.yamlfile import Path_, YamlFile, dotted, parse_yaml, read_yaml
+from eksim.scenario.schema import NodeGroup, Scenario, Workload
+from eksim.scenario.shapes import check_scheduler_config
+from eksim.scenario.steps import check_environment, check_expectation, check_step, unknown
+from eksim.scenario.yamlfile import Path_, YamlFile, dotted, is_file, parse_yaml, read_yaml
 from eksim.versions import parse_version
 
-UNTIL = re.compile(r"^(settled|nodes ready|[a-z]+/[-a-z0-9.]+ (available|gone|ready))$")
 #: AWS: subnets and VPC CIDRs are /16 to /28. Source: VPC user guide, "Subnet sizing for IPv4".
 LARGEST_PREFIX, SMALLEST_PREFIX = 16, 28
 
@@ -53,6 +52,16 @@ class LoadedScenario:
     workloads: list[LoadedWorkload]
     #: index of the step → its workload, for apply steps
     applied: dict[int, LoadedWorkload] = field(default_factory=dict)
+    #: the lines of the document's paths, for what only the run can find wrong
+    lines: dict[Path_, int] = field(default_factory=dict, repr=False)
+
+    def located(self, error: InputError, path: Path_) -> InputError:
+        """An error that a run has found, with file, line and field of what set it off; one that has a file keeps it."""
+        if error.file:
+            return error
+        line = YamlFile(self.file, lines=self.lines).line_of((0, *path))
+        where = ": ".join(part for part in (dotted(path), error.field) if part)
+        return type(error)(error.message, self.file, line, where, error.expected, error.nearest)
 
 
 def load_scenario(path: Path | str) -> LoadedScenario:
@@ -90,28 +99,46 @@ def check_scenario(file: YamlFile, folder: Path) -> LoadedScenario:
         raise InputError("is not a mapping", file.name, 1, expected="a scenario (apiVersion: eksim/v1, kind: Scenario)")
     for key, wanted in (("apiVersion", "eksim/v1"), ("kind", "Scenario")):
         if data.get(key) != wanted:
-            raise check.fail((key,) if key in data else (), f"{key} is {data.get(key)!r}", f"{key}: {wanted}")
+            found = f"{key} is {data[key]!r}" if data.get(key) is not None else f"lacks {key!r}"
+            raise check.fail((key,) if key in data else (), found, f"{key}: {wanted}")
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
         raise _first_mistake(error, data, check) from None
     _check_versions(scenario, check)
     _check_cluster(scenario, check)
-    try:
-        latencies(scenario.latency)
-    except ValueError as error:
-        raise check.fail(("latency",), str(error), "default, none, or durations by name") from None
+    if scenario.cluster.scheduler.config is not None:
+        check_scheduler_config(scenario.cluster.scheduler.config, ("cluster", "scheduler", "config"), check.fail)
+    for name, text in scenario.latency.items() if isinstance(scenario.latency, dict) else ():
+        try:
+            latencies({name: text})
+        except ValueError as error:
+            raise check.fail(("latency", name), str(error), "2s, uniform(1s, 2s) or lognormal(1s, 3s)") from None
     workloads = [_load_workload(w, check, ("workloads", i), folder) for i, w in enumerate(scenario.workloads)]
     applied: dict[int, LoadedWorkload] = {}
     last = 0.0
     for i, step in enumerate(scenario.steps):
-        last = _check_step(step, check, ("steps", i), last)
+        last = check_step(step, scenario.cluster, check.fail, ("steps", i), last)
         if step.apply is not None:
             applied[i] = _load_workload(step.apply, check, ("steps", i, "apply"), folder)
+    for i, expectation in enumerate(scenario.expect):
+        check_expectation(expectation, check.fail, ("expect", i))
     parts = [data, *([m.document for m in w.manifests] for w in [*workloads, *applied.values()])]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return LoadedScenario(scenario, file.name, data, digest, workloads, applied)
+    return LoadedScenario(scenario, file.name, data, digest, workloads, applied, file.lines)
+
+
+#: pydantic's words for a value of another type, in ours
+_EXPECTED = {
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float", "finite_number"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+}
 
 
 def _first_mistake(error: ValidationError, data: Any, check: _Checker) -> InputError:
@@ -136,7 +163,13 @@ def _first_mistake(error: ValidationError, data: Any, check: _Checker) -> InputE
         shown = shown[:57] + "..."
     near_value = ""
     expected = message[:1].lower() + message[1:]
-    if kind == "literal_error":
+    if kind in ("model_type", "model_attributes_type"):
+        expected = "a mapping with " + ", ".join(_fields_at(path)[:6])
+    elif kind == "string_type" and isinstance(found, int | float):
+        expected, near_value = "text (put it in quotes)", f'"{shown}"'
+    elif kind in _EXPECTED:
+        expected = _EXPECTED[kind]
+    elif kind == "literal_error":
         options = re.findall(r"'([^']*)'", str(mistake.get("ctx", {}).get("expected", "")))
         expected = "one of " + ", ".join(options)
         near = difflib.get_close_matches(str(found), options, n=1, cutoff=0.4)
@@ -206,21 +239,6 @@ def _check_versions(scenario: Scenario, check: _Checker) -> None:
     check_environment(cluster.vpc_cni.env, check.fail, ("cluster", "vpcCni", "env"))
 
 
-def check_environment(env: dict[str, str], fail: Callable[..., InputError], path: Path_) -> None:
-    """Names of aws-node's environment that exist, and modes that are simulated. Raises ``fail``'s error."""
-    for name, value in env.items():
-        if name not in AWS_NODE_ENV:
-            near = difflib.get_close_matches(name, AWS_NODE_ENV, n=1, cutoff=0.5)
-            raise fail(
-                (*path, name),
-                "is not a variable of aws-node",
-                "one of its documented variables",
-                near[0] if near else "",
-            )
-        if name in NOT_SIMULATED and value.lower() == "true":
-            raise fail((*path, name), f"{NOT_SIMULATED[name]} is not simulated", '"false"')
-
-
 def _check_cluster(scenario: Scenario, check: _Checker) -> None:
     cluster = scenario.cluster
     vpc = _networks(cluster.vpc_cidrs, check, ("cluster", "vpcCidrs"), "the VPC's CIDRs")
@@ -287,6 +305,8 @@ def _check_taken(taken: int | list[str], network: ipaddress.IPv4Network, check: 
             raise check.fail(
                 (*path, j), f"{text!r} is no address, CIDR or range", "192.168.1.27, or 192.168.1.16/28"
             ) from None
+        if first > last:
+            raise check.fail((*path, j), f"{text} runs backwards", "a range from low to high")
         if not (int(network.network_address) <= first <= last <= int(network.broadcast_address)):
             raise check.fail((*path, j), f"{text} is outside {network}", "addresses of the subnet")
 
@@ -315,10 +335,11 @@ def _check_group(
     if (group.size is None) == (group.nodes is None):
         raise check.fail(path, "needs either size or nodes", "size: 2, or a list of nodes")
     for j, name in enumerate(group.subnets or []):
-        _known_subnet(name, subnets, check, (*path, "subnets", j))
+        if name not in subnets:
+            raise unknown("subnet", name, subnets, check.fail, (*path, "subnets", j))
     for j, entry in enumerate(group.nodes or []):
-        if entry.subnet is not None:
-            _known_subnet(entry.subnet, subnets, check, (*path, "nodes", j, "subnet"))
+        if entry.subnet is not None and entry.subnet not in subnets:
+            raise unknown("subnet", entry.subnet, subnets, check.fail, (*path, "nodes", j, "subnet"))
         if entry.address is not None:
             where: Path_ = (*path, "nodes", j, "address")
             address = ipaddress.IPv4Address(entry.address)
@@ -345,49 +366,6 @@ def _check_group(
         )
 
 
-def _known_subnet(name: str, subnets: dict[str, Any], check: _Checker, path: Path_) -> None:
-    if name not in subnets:
-        near = difflib.get_close_matches(name, subnets, n=1, cutoff=0.3)
-        raise check.fail(path, f"unknown subnet {name!r}", "one of " + ", ".join(subnets), near[0] if near else "")
-
-
-def _check_step(step: Step, check: _Checker, path: Path_, last: float) -> float:
-    actions = step.actions()
-    if len(actions) > 1 and not (len(actions) == 2 and "expect" in actions):
-        raise check.fail(path, f"does {len(actions)} things: {', '.join(actions)}", "one action per step")
-    if not actions and step.at is None and step.after is None and step.until is None:
-        raise check.fail(path, "does nothing", "a time (at, after, until) or an action: " + ", ".join(ACTIONS))
-    if step.at is not None:
-        if step.after is not None or step.until is not None:
-            raise check.fail((*path, "at"), "stands beside after or until", "one of at, or after/until")
-        if step.at < last:
-            raise check.fail((*path, "at"), f"is {step.at:g}s", f"not before the step before ({last:g}s)", f"{last:g}s")
-        last = step.at
-    elif step.after is not None:
-        last += step.after
-    if step.until is not None and not UNTIL.match(step.until):
-        raise check.fail(
-            (*path, "until"),
-            f"is {step.until!r}",
-            "settled, nodes ready, KIND/NAME available, or KIND/NAME gone",
-            "settled",
-        )
-    if step.set_env is not None:
-        check_environment(step.set_env.env, check.fail, (*path, "setEnv", "env"))
-    if (step.shows or step.shows_not) and step.look is None:
-        raise check.fail(path, "has shows without look", "look: the command whose output is meant")
-    if isinstance(step.delete, str | list):
-        for item in [step.delete] if isinstance(step.delete, str) else step.delete:
-            if not re.fullmatch(r"[a-z]+/\S+", item):
-                raise check.fail((*path, "delete"), f"is {item!r}", "kind/name, such as pod/pod-1")
-    if step.look is not None:
-        try:
-            parse_look(step.look)
-        except ValueError as error:
-            raise check.fail((*path, "look"), str(error), "get pods -A, describe pod NAME, ip link NODE") from None
-    return last
-
-
 def _load_workload(workload: Workload, check: _Checker, path: Path_, folder: Path) -> LoadedWorkload:
     if (workload.manifest is None) == (workload.file is None):
         raise check.fail(path, "needs either manifest or file", "a manifest, or a file of manifests")
@@ -398,7 +376,7 @@ def _load_workload(workload: Workload, check: _Checker, path: Path_, folder: Pat
     else:
         assert workload.file is not None
         target = folder / workload.file
-        if not target.is_file():
+        if not is_file(target):
             raise check.fail((*path, "file"), f"{workload.file} does not exist", "a file beside the scenario")
         file = read_yaml(target)
         for i, document in enumerate(file.documents):

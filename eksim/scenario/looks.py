@@ -101,6 +101,8 @@ def _parse_kubectl(words: list[str]) -> Look:
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r} is not understood; eksim knows {', '.join(sorted(set(KINDS)))}")
     look.kind = KINDS[kind]
+    if len(names) > (1 if name else 2):
+        raise ValueError(f"{' '.join(words)!r} has several names; eksim understands one, which may be a glob")
     look.name = name or (names[1] if len(names) > 1 else "")
     if verb == "describe" and look.kind not in ("Pod", "Node"):
         raise ValueError(f"describe {kind} is not understood; eksim describes pods and nodes")
@@ -110,10 +112,18 @@ def _parse_kubectl(words: list[str]) -> Look:
 def _parse_grep(words: list[str], look: Look) -> None:
     if not words or words[0] not in ("grep", "egrep"):
         raise ValueError(f"a pipe into {' '.join(words)!r} is not understood; eksim understands grep")
-    for word in words[1:]:
+    texts: list[str] = []
+    rest = iter(words[1:])
+    for word in rest:
         if word.startswith("-A"):
-            look.after = int(word[2:] or 0) if word[2:].isdigit() else 0
+            number = word[2:] or next(rest, "")
+            if not (number.isascii() and number.isdigit() and len(number) < 7):
+                raise ValueError(f"grep -A {number} is not understood; eksim understands grep TEXT [-A5]")
+            look.after = int(number)
         elif word.startswith("-"):
             raise ValueError(f"grep {word} is not understood; eksim understands grep TEXT [-A5]")
         else:
-            look.grep.append(word)
+            texts.append(word)
+    if len(texts) != 1:
+        raise ValueError(f"{' '.join(words)!r} has {len(texts)} texts to look for; eksim understands grep TEXT [-A5]")
+    look.grep += texts

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from eksim.errors import InputError
-from eksim.units import parse_quantity
+from eksim.scenario.shapes import check_shape
+from eksim.state.affinity import Affinity, TopologySpreadConstraint
+from eksim.state.podspec import Toleration
+from eksim.state.selectors import LabelSelector
 
 Fail = Callable[..., InputError]
 Path_ = tuple[str | int, ...]
@@ -32,7 +35,31 @@ KINDS: dict[str, tuple[str, bool]] = {
     "PodDisruptionBudget": ("policy/v1", True),
 }
 WORKLOADS = ("Deployment", "ReplicaSet", "DaemonSet")
+_SHORT_NAMES = {
+    "po": "Pod",
+    "deploy": "Deployment",
+    "rs": "ReplicaSet",
+    "ds": "DaemonSet",
+    "svc": "Service",
+    "ns": "Namespace",
+    "cm": "ConfigMap",
+    "sa": "ServiceAccount",
+    "pc": "PriorityClass",
+    "pdb": "PodDisruptionBudget",
+    "no": "Node",
+}
 _SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+
+
+def kind_named(text: str) -> str | None:
+    """The kind that kubectl's ``pod``, ``pods``, ``deploy`` or ``Deployment`` means, nodes included; None if none."""
+    names = {name.lower(): name for name in (*KINDS, "Node")}
+    word = text.lower()
+    for singular in (word, word.removesuffix("s"), word.removesuffix("es")):
+        found = _SHORT_NAMES.get(singular) or names.get(singular)
+        if found is not None:
+            return found
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +77,7 @@ def read_manifest(document: Any, fail: Fail) -> Manifest:
     if not isinstance(document, dict):
         raise fail((), "is not a mapping", "a Kubernetes manifest")
     kind = document.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         near = difflib.get_close_matches(str(kind), KINDS, n=1, cutoff=0.5)
         raise fail(
             ("kind",) if "kind" in document else (),
@@ -62,15 +89,18 @@ def read_manifest(document: Any, fail: Fail) -> Manifest:
     if document.get("apiVersion") != api_version:
         raise fail(
             ("apiVersion",) if "apiVersion" in document else (),
-            f"apiVersion of a {kind} is {document.get('apiVersion')!r}",
+            f"apiVersion of a {kind} is {document['apiVersion']!r}" if "apiVersion" in document else "lacks 'apiVersion'",
             f"apiVersion: {api_version}",
             api_version,
         )
+    check_shape(document, kind, (), fail)
     metadata = _mapping(document, ("metadata",), fail, "metadata with a name")
     name = metadata.get("name")
     if not isinstance(name, str) or len(name) > 253 or not _SUBDOMAIN.match(name):
         raise fail(
-            ("metadata", "name") if "name" in metadata else ("metadata",), f"name is {name!r}", "a lower case name"
+            ("metadata", "name") if "name" in metadata else ("metadata",),
+            "lacks a name" if name is None else f"name is {name!r}",
+            "a lower case name",
         )
     namespace = metadata.get("namespace", "default") if namespaced else ""
     if namespaced and (not isinstance(namespace, str) or not _SUBDOMAIN.match(namespace)):
@@ -87,7 +117,8 @@ def read_manifest(document: Any, fail: Fail) -> Manifest:
 def _mapping(document: dict[str, Any], path: Path_, fail: Fail, expected: str) -> dict[str, Any]:
     value = document.get(str(path[-1]))
     if not isinstance(value, dict):
-        raise fail(path if path[-1] in document else path[:-1], f"{path[-1]} is {value!r}", expected)
+        found = f"lacks {path[-1]!r}" if value is None else f"{path[-1]} is {value!r}"
+        raise fail(path if path[-1] in document else path[:-1], found, expected)
     return value
 
 
@@ -102,16 +133,7 @@ def _texts(value: Any, path: Path_, fail: Fail) -> dict[str, str]:
     return value
 
 
-def _count(value: Any, path: Path_, fail: Fail) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise fail(path, f"is {value!r}", "a whole number, 0 or more", "0")
-
-
 def _check_workload(kind: str, spec: dict[str, Any], fail: Fail) -> None:
-    if "replicas" in spec:
-        _count(spec["replicas"], ("spec", "replicas"), fail)
-    for name in ("minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"):
-        _count(spec.get(name), ("spec", name), fail)
     template = _mapping(spec, ("spec", "template"), fail, "a pod template")
     labels = _texts((template.get("metadata") or {}).get("labels"), ("spec", "template", "metadata", "labels"), fail)
     selector = _mapping(spec, ("spec", "selector"), fail, "selector.matchLabels, found in the template's labels")
@@ -125,6 +147,11 @@ def _check_workload(kind: str, spec: dict[str, Any], fail: Fail) -> None:
                 f"selector {key}={value} does not match the template's labels",
                 f"{key}: {labels.get(key)!r}" if key in labels else f"a label {key} on the template",
             )
+    parsed = _parsed(LabelSelector.parse, selector, ("spec", "selector"), fail)
+    if not parsed.matches(labels):
+        raise fail(
+            ("spec", "selector"), "does not select the template's labels", "expressions that those labels fulfil"
+        )
     pod_spec = _mapping(template, ("spec", "template", "spec"), fail, "a pod's spec")
     check_pod_spec(pod_spec, ("spec", "template", "spec"), fail)
     policy = pod_spec.get("restartPolicy", "Always")
@@ -149,25 +176,25 @@ def check_pod_spec(spec: dict[str, Any], path: Path_, fail: Fail) -> None:
                 if not isinstance(container.get(key), str) or not container[key]:
                     raise fail(
                         (*where, key) if key in container else where,
-                        f"{key} is {container.get(key)!r}",
+                        f"lacks {key!r}" if container.get(key) is None else f"{key} is {container[key]!r}",
                         f"a container's {key}",
                     )
             if container["name"] in names:
                 raise fail((*where, "name"), f"{container['name']!r} is another container's name", "a name of its own")
             names[container["name"]] = i
-            resources = container.get("resources") or {}
-            for kind in ("requests", "limits"):
-                for resource, amount in (resources.get(kind) or {}).items():
-                    _quantity(amount, (*where, "resources", kind, resource), fail)
-    for resource, amount in (spec.get("overhead") or {}).items():
-        _quantity(amount, (*path, "overhead", resource), fail)
-    _count(spec.get("terminationGracePeriodSeconds"), (*path, "terminationGracePeriodSeconds"), fail)
+    for part, parse in (
+        ("tolerations", Toleration.parse),
+        ("topologySpreadConstraints", TopologySpreadConstraint.parse),
+    ):
+        for i, entry in enumerate(spec.get(part) or ()):
+            _parsed(parse, entry, (*path, part, i), fail)
+    for part, entry in (spec.get("affinity") or {}).items():
+        _parsed(Affinity.parse, {part: entry}, (*path, "affinity", part), fail)
 
 
-def _quantity(amount: Any, path: Path_, fail: Fail) -> None:
+def _parsed(parse: Callable[[Any], Any], entry: Any, path: Path_, fail: Fail) -> Any:
+    """What the simulation makes of an entry; its complaint becomes an error with file, line and field."""
     try:
-        quantity = parse_quantity(amount)
-    except (ValueError, TypeError):
-        raise fail(path, f"is {amount!r}", "a quantity such as 100m or 70Mi") from None
-    if quantity.value < 0:
-        raise fail(path, f"is {amount!r}", "0 or more", "0")
+        return parse(entry)
+    except ValueError as error:
+        raise fail(path, str(error), "what the API server would accept") from None

@@ -47,7 +47,10 @@ Duration = Annotated[
 
 
 def _bytes(value: Any) -> int:
-    return parse_quantity(value).value if not isinstance(value, bool) else 0
+    size = parse_quantity(value).value
+    if size < 0:
+        raise ValueError(f"{value!r} is negative: a size is 0 or more, such as 23Mi")
+    return size
 
 
 Bytes = Annotated[
@@ -100,7 +103,7 @@ def _version(value: Any) -> str:
     text = str(value)
     if isinstance(value, float):
         raise ValueError(f'{text} is read as a number: put the version in quotes, such as "1.30"')
-    if not re.match(r"^v?\d+\.\d+", text):
+    if not re.fullmatch(r"v?\d{1,4}\.\d{1,4}(\.\d{1,4})?([-+][-+.\w]*)?", text, re.ASCII):
         raise ValueError(f'{text!r} is not a version such as "1.34" or v1.23.1')
     return text
 
@@ -120,7 +123,7 @@ class Subnet(Model):
     """A subnet of the VPC."""
 
     name: Name
-    zone: str
+    zone: str = Field(min_length=1)
     cidr: Cidr
     tags: dict[str, str] = Field(
         default_factory=dict,
@@ -167,7 +170,7 @@ class NodeGroup(Model):
 class CoreDns(Model):
     """The coredns Deployment."""
 
-    replicas: int = Field(2, ge=0)
+    replicas: int = Field(2, ge=0, le=1_000_000)
 
 
 class Addons(Model):
@@ -189,7 +192,7 @@ class Cluster(Model):
     """The cluster before anything happens."""
 
     kubernetes_version: Version = "1.34"
-    region: str = "us-east-1"
+    region: str = Field("us-east-1", min_length=1)
     vpc_cidrs: list[Cidr] = Field(default_factory=lambda: ["10.0.0.0/16"], min_length=1)
     subnets: list[Subnet] = Field(min_length=1)
     vpc_cni: VpcCni = Field(default_factory=VpcCni)
@@ -235,7 +238,7 @@ class AddNodes(Model):
     """Nodes join a group."""
 
     node_group: Name | None = None
-    count: int = Field(1, ge=1)
+    count: int = Field(1, ge=1, le=100_000)
 
 
 class RemoveNodes(Model):
@@ -388,7 +391,7 @@ class Scenario(Model):
     kind: Literal["Scenario"]
     name: Name
     description: str = ""
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, le=2**63 - 1)
     start: Annotated[str, BeforeValidator(_start)] = Field(
         "2026-01-01T00:00:00+00:00", description="Calendar time of simulated second 0."
     )

@@ -38,6 +38,14 @@ class YamlFile:
         return self.lines.get(path, 0)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_yaml(path: Path | str) -> YamlFile:
     """Read a YAML file. Raises InputError naming file and line."""
     path = Path(path)
@@ -51,7 +59,11 @@ def read_yaml(path: Path | str) -> YamlFile:
                 str(path),
                 expected=f"at most {MAX_BYTES // 1024 // 1024} MiB of YAML",
             )
-        text = path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # a device says 0 bytes and never ends
+        if len(content) > MAX_BYTES:
+            raise InputError("goes on and on", str(path), expected=f"at most {MAX_BYTES // 1024 // 1024} MiB of YAML")
+        text = content.decode("utf-8")
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", str(path), expected="a readable YAML file") from None
     except UnicodeDecodeError as error:
@@ -144,6 +156,10 @@ class _Builder:
         tag = node.tag
         if tag == "tag:yaml.org,2002:timestamp":
             return node.value
+        if tag == "tag:yaml.org,2002:merge":
+            raise InputError(
+                "merge keys (<<) are not read", self.file.name, node.start_mark.line + 1, expected="the fields written out"
+            )
         if tag.startswith("tag:yaml.org,2002:"):
             try:
                 return self.loader.construct_object(node)

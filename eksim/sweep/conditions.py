@@ -48,15 +48,16 @@ class ParsedCondition:
         return f"<condition {self.text}>"
 
 
-def parse_condition(text: str, known: Collection[str]) -> ParsedCondition:
-    """Parse a condition over the ``known`` names. Raises ValueError saying where and what was expected."""
+def parse_condition(text: str, known: Collection[str] | Mapping[str, str]) -> ParsedCondition:
+    """Parse a condition over the ``known`` names, or name → kind (``i``, ``f`` number, ``s`` text, ``b`` truth value; empty:
+    any). Raises ValueError saying where and what was expected."""
     return _Parser(text, known).parse()
 
 
 class _Parser:
-    def __init__(self, text: str, known: Collection[str]) -> None:
+    def __init__(self, text: str, known: Collection[str] | Mapping[str, str]) -> None:
         self.text = text
-        self.known = known
+        self.known = known if isinstance(known, Mapping) else dict.fromkeys(known, "")
         self.tokens: list[tuple[str, str, int]] = []
         self.at = 0
         self.names: dict[str, None] = {}
@@ -118,6 +119,17 @@ class _Parser:
             return inner
         return self._comparison()
 
+    def _check_kind(self, name: str, operator: str, value: Any, raw: str) -> None:
+        kind = self.known[name]
+        if operator == "~" or not kind:
+            return
+        what, fits = {
+            "s": ("text", isinstance(value, str)),
+            "b": ("true or false", isinstance(value, bool)),
+        }.get(kind, ("a number", isinstance(value, float)))
+        if not fits:
+            raise ValueError(f"{self.text!r}: {name} is {what}, which does not compare with {raw}")
+
     def _comparison(self) -> Condition:
         kind, name, _ = self.tokens[self.at]
         if kind != "word":
@@ -141,6 +153,7 @@ class _Parser:
             value = {"true": True, "false": False}.get(raw.lower(), raw)
         else:
             raise self._expected("a value")
+        self._check_kind(name, operator, value, raw)
         self.at += 1
         self.names[name] = None
         self.comparisons.append((name, operator, value))

@@ -39,7 +39,7 @@ class Base:
             document = copy.deepcopy(self.document)
             for path, value in fields.items():
                 set_path(document, path, value)
-            loaded = load_scenario_data(document, str(document.get("name", "scenario")), self.folder)
+            loaded = load_scenario_data(document, str(self.document.get("name", "scenario")), self.folder)
             found = self._shapes[key] = (document, loaded, _group_index(loaded.scenario, self.node_group))
         return found
 
@@ -71,7 +71,7 @@ class Base:
         if "seed" in values:
             scenario = scenario.model_copy(update={"seed": values["seed"]})
             document["seed"] = values["seed"]
-        out = LoadedScenario(scenario, loaded.file, document, "", workloads, loaded.applied)
+        out = LoadedScenario(scenario, loaded.file, document, "", workloads, loaded.applied, loaded.lines)
         out.hash = scenario_hash(out)
         return out
 
@@ -89,13 +89,18 @@ def _group_index(scenario: Scenario, name: str | None) -> int:
         if len(groups) > 1:
             raise InputError(
                 f"the scenario has {len(groups)} node groups",
+                field="--node-group",
                 expected="--node-group " + " or ".join(g.name for g in groups),
             )
         return 0
     for i, group in enumerate(groups):
         if group.name == name:
             return i
-    raise InputError(f"no node group is called {name!r}", expected="one of " + ", ".join(g.name for g in groups))
+    raise InputError(
+        f"no node group is called {name!r}",
+        field="--node-group",
+        expected="one of " + ", ".join(g.name for g in groups),
+    )
 
 
 def _with_replicas(
@@ -135,7 +140,7 @@ def set_path(document: dict[str, Any], path: str, value: Any) -> None:
     """Put a value at a path of the scenario (``cluster.`` and the only node group may be left out). Raises InputError."""
     parts: list[str | int] = [m[1] if m[1] is not None else int(m[2]) for m in _PART.finditer(path)]
     if not parts:
-        raise InputError(f"{path!r} is not a path", field="--set", expected="such as vpcCni.env.WARM_IP_TARGET")
+        raise InputError(f"{path!r} is not a path", expected="such as vpcCni.env.WARM_IP_TARGET")
     first = str(parts[0])
     tops, clusters, groups = (_names(m) for m in (Scenario, Cluster, NodeGroup))
     if first not in tops:
@@ -147,8 +152,8 @@ def set_path(document: dict[str, Any], path: str, value: Any) -> None:
             known = [*tops, *clusters, *groups]
             near = difflib.get_close_matches(first, known, n=1, cutoff=0.5)
             raise InputError(
-                f"{path!r}: no scenario field is called {first!r}",
-                field="--set",
+                f"no scenario field is called {first!r}",
+                field=path,
                 expected="a field of the scenario, its cluster or its node group",
                 nearest=near[0] if near else "",
             )
@@ -161,14 +166,14 @@ def set_path(document: dict[str, Any], path: str, value: Any) -> None:
     elif isinstance(here, dict):
         here[str(last)] = value
     else:
-        raise InputError(f"{path!r}: {parts[-2]!r} is a single value", field="--set", expected="a path to a field")
+        raise InputError(f"{parts[-2]!r} is a single value", field=path, expected="a path to a field")
 
 
 def _step(here: Any, part: str | int, path: str, default: Any) -> Any:
     if isinstance(here, list):
         return here[_index(here, part, path)]
     if not isinstance(here, dict):
-        raise InputError(f"{path!r}: {part!r} stands below a single value", field="--set", expected="a path to a field")
+        raise InputError(f"{part!r} stands below a single value", field=path, expected="a path to a field")
     return here.setdefault(str(part), default)
 
 
@@ -181,7 +186,8 @@ def _index(here: list[Any], part: str | int, path: str) -> int:
             if isinstance(item, dict) and item.get("name") == part:
                 return i
     names = [str(item.get("name", i)) if isinstance(item, dict) else str(i) for i, item in enumerate(here)]
-    raise InputError(f"{path!r}: there is no {part!r}", field="--set", expected="one of " + ", ".join(names))
+    known = "one of " + ", ".join(names) if names else "a list that holds something"
+    raise InputError(f"there is no {part!r}", field=path, expected=known)
 
 
 def _names(model: Any) -> list[str]:

@@ -8,18 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from eksim.errors import InputError
-from eksim.scenario.yamlfile import YamlFile, dotted, read_yaml
+from eksim.scenario.yamlfile import YamlFile, dotted, is_file, read_yaml
 from eksim.sweep.configure import Base, base_from_file
-from eksim.sweep.plan import Axis, Plan, check_plan, instance_type_axis, set_axis, whole_numbers
+from eksim.sweep.plan import Axis, Plan, check_plan, instance_type_axis, path_axis, set_axis, whole_numbers
 
 _FIELDS = ("apiVersion", "kind", "name", "description", "base", "axes", "mode", "nodeGroup")
-_AXES = ("instanceType", "nodes", "replicas", "seed", "set")
+_NUMBERS = "3, 1..20, 1..20/5, or a list of these"
+_AXIS_VALUES = {
+    "instanceType": "globs of instance types, or a filter",
+    "nodes": _NUMBERS,
+    "replicas": _NUMBERS,
+    "seed": _NUMBERS,
+    "set": "scenario fields by path, each with a list of values",
+}
+_AXES = tuple(_AXIS_VALUES)
 
 
 def is_sweep_file(path: Path | str) -> bool:
     """Whether a YAML file says ``kind: Sweep``. Raises InputError if it cannot be read."""
     file = read_yaml(path)
-    return bool(file.documents) and isinstance(file.documents[0], dict) and file.documents[0].get("kind") == "Sweep"
+    data = file.documents[0] if file.documents else None
+    kind = data.get("kind") if isinstance(data, dict) else "Scenario"
+    if kind not in ("Sweep", "Scenario"):
+        found = "lacks 'kind'" if kind is None else f"kind is {kind!r}"
+        raise _wrong(file, ("kind",), found, "kind: Sweep, or kind: Scenario with axes as options")
+    return bool(kind == "Sweep")
 
 
 def plan_from_file(path: Path | str) -> Plan:
@@ -30,13 +43,22 @@ def plan_from_file(path: Path | str) -> Plan:
         raise InputError("is empty", file.name, expected="a sweep (apiVersion: eksim/v1, kind: Sweep)")
     for key in data:
         _known(file, key, (key,), _FIELDS)
-    if data.get("apiVersion") != "eksim/v1":
-        raise _wrong(file, ("apiVersion",), f"apiVersion is {data.get('apiVersion')!r}", "apiVersion: eksim/v1")
-    if not isinstance(data.get("base"), str):
-        raise _wrong(file, ("base",), f"base is {data.get('base')!r}", "the file of the base scenario")
-    axes_data = data.get("axes")
-    if not isinstance(axes_data, dict) or not axes_data:
-        raise _wrong(file, ("axes",), f"axes is {axes_data!r}", "one or more of " + ", ".join(_AXES))
+    for key, fits, expected in (
+        ("apiVersion", lambda v: v == "eksim/v1", "apiVersion: eksim/v1"),
+        ("base", lambda v: isinstance(v, str), "the file of the base scenario"),
+        ("axes", lambda v: isinstance(v, dict) and v, "one or more of " + ", ".join(_AXES)),
+        ("mode", lambda v: v in ("grid", "zip", None), "grid or zip"),
+        ("nodeGroup", lambda v: v is None or isinstance(v, str), "the name of a node group"),
+        (
+            "name",
+            lambda v: v is None or (isinstance(v, str) and _NAME.fullmatch(v)),
+            "letters, digits, '-', '_' and '.'",
+        ),
+    ):
+        value = data.get(key)
+        if not fits(value):
+            raise _wrong(file, (key,), f"lacks {key!r}" if value is None else f"is {_short(value)}", expected)
+    axes_data = data["axes"]
     axes: list[Axis] = []
     for key, value in axes_data.items():
         _known(file, key, ("axes", key), _AXES)
@@ -44,25 +66,45 @@ def plan_from_file(path: Path | str) -> Plan:
             axes += _axis(key, value)
         except InputError as error:
             raise _wrong(file, ("axes", key), error.message, error.expected, error.nearest) from None
-    mode = data.get("mode", "grid")
-    if mode not in ("grid", "zip"):
-        raise _wrong(file, ("mode",), f"mode is {mode!r}", "grid or zip")
     base = Path(path).parent / data["base"]
+    if not is_file(base):
+        raise _wrong(file, ("base",), f"{data['base']} is no file", "a scenario, from the sweep's folder")
     document, folder = base_from_file(base)
-    name = str(data.get("name") or Path(path).stem)
-    plan = Plan(name, document, folder, axes, mode, data.get("nodeGroup"))
-    return check_axes(check_plan(plan))
+    name = data.get("name") or Path(path).stem
+    plan = Plan(name, document, folder, axes, data.get("mode") or "grid", data.get("nodeGroup"))
+    try:
+        return check_axes(check_plan(plan))
+    except InputError as error:
+        if error.field == "--node-group":
+            raise _wrong(file, ("nodeGroup",), error.message, error.expected.removeprefix("--node-group ")) from None
+        line = file.line_of((0, "axes", "set", error.field))
+        field = ": ".join(part for part in ("axes", error.field) if part)
+        raise InputError(error.message, file.name, line, field, error.expected, error.nearest) from None
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _axis(key: str, value: Any) -> list[Axis]:
+    if key != "set":
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, bool) or not isinstance(item, str | int):
+                raise InputError(f"is {'null' if item is None else _short(item)}", expected=_AXIS_VALUES[key])
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     if key == "instanceType":
         return [instance_type_axis(text)]
     if key in ("nodes", "replicas", "seed"):
         return [Axis(key, whole_numbers(text, key))]
     if not isinstance(value, dict):
-        raise InputError(f"is {value!r}", expected="scenario fields by path, each with a list of values")
-    return [Axis(str(path), tuple(values) if isinstance(values, list) else (values,)) for path, values in value.items()]
+        raise InputError(f"is {_short(value)}", expected="scenario fields by path, each with a list of values")
+    return [
+        path_axis(str(path), tuple(values) if isinstance(values, list) else (values,)) for path, values in value.items()
+    ]
 
 
 def _known(file: YamlFile, key: str, path: tuple[str, ...], names: tuple[str, ...]) -> None:

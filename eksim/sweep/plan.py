@@ -18,21 +18,27 @@ from eksim.catalog import types as catalog
 from eksim.errors import InputError
 from eksim.sweep.conditions import parse_condition
 
-#: What a filter of instance types may compare.
-TYPE_FIELDS = (
-    "type",
-    "family",
-    "vcpu",
-    "memory_mib",
-    "memory_gib",
-    "arch",
-    "hypervisor",
-    "max_enis",
-    "ipv4_per_eni",
-    "max_pods",
-    "usd_per_hour",
-    "bare_metal",
-)
+#: What a filter of instance types may compare, and its kind: text, whole number, number, truth value.
+TYPE_FIELDS = {
+    "type": "s",
+    "family": "s",
+    "vcpu": "i",
+    "memory_mib": "i",
+    "memory_gib": "f",
+    "arch": "s",
+    "hypervisor": "s",
+    "max_enis": "i",
+    "ipv4_per_eni": "i",
+    "max_pods": "i",
+    "usd_per_hour": "f",
+    "bare_metal": "b",
+}
+#: Columns that have an axis of their own → its names in options and files.
+OWN_AXES = {
+    "nodes": "--nodes (nodes)",
+    "replicas": "--replicas (replicas)",
+    "instance_type": "--instance-type (instanceType)",
+}
 MAX_CONFIGURATIONS = 5_000_000
 
 
@@ -140,8 +146,13 @@ def type_facts(t: catalog.InstanceType) -> dict[str, Any]:
     }
 
 
+#: The largest values of the axes that are put into a checked scenario, as its schema has them.
+LARGEST = {"nodes": 100_000, "replicas": 1_000_000}
+
+
 def whole_numbers(text: str, what: str, lowest: int = 0) -> tuple[int, ...]:
     """``1..20``, ``1..20/5`` (every fifth), ``3``, and several joined by commas. Raises InputError."""
+    highest = LARGEST.get(what.removeprefix("--"), 2**63 - 1)
     out: list[int] = []
     for part in (p.strip() for p in str(text).split(",")):
         match = re.fullmatch(r"(\d+)(?:\.\.(\d+)(?:/(\d+))?)?", part)
@@ -158,6 +169,8 @@ def whole_numbers(text: str, what: str, lowest: int = 0) -> tuple[int, ...]:
             raise InputError(
                 f"{part!r} begins below {lowest}", field=what, expected=f"{lowest} or more", nearest=str(lowest)
             )
+        if last > highest:
+            raise InputError(f"{last} is too many", field=what, expected=f"at most {highest}", nearest=str(highest))
         if (last - first) // step > MAX_CONFIGURATIONS:
             raise InputError(
                 f"{part!r} is {last - first:,} values", field=what, expected=f"at most {MAX_CONFIGURATIONS:,}"
@@ -174,7 +187,16 @@ def set_axis(text: str) -> Axis:
     parts = tuple(_value(v.strip()) for v in values.split(","))
     if any(v == "" for v in parts):
         raise InputError(f"{text!r} has an empty value", field="--set", expected="'vpcCni.env.WARM_IP_TARGET=1,2,5'")
-    return Axis(path.strip(), parts)
+    return path_axis(path.strip(), parts)
+
+
+def path_axis(path: str, values: tuple[Any, ...]) -> Axis:
+    """An axis over a scenario field; what has an axis of its own is that axis. Raises InputError."""
+    if path == "seed":
+        return Axis(path, whole_numbers(",".join(map(str, values)), path))
+    if path in OWN_AXES:
+        raise InputError(f"{path} is no scenario field by path", field="set", expected=f"the axis {OWN_AXES[path]}")
+    return Axis(path, values)
 
 
 def _value(text: str) -> Any:

@@ -28,7 +28,7 @@ def run_row(base: Base, values: dict[str, Any]) -> dict[str, Any]:
         row.update(figures(loaded))
     except InputError as error:
         row.update(dict.fromkeys(n for n in FIGURE_NAMES if n not in row))
-        row["error"] = error.message
+        row["error"] = error.told if error.field else error.message  # "is -1" alone says little
     except EksimError as error:
         row.update(dict.fromkeys(n for n in FIGURE_NAMES if n not in row))
         row["error"] = f"{type(error).__name__}: {error}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from eksim.errors import InputError
 from eksim.sweep.configure import Base
-from eksim.sweep.dataset import Dataset
+from eksim.sweep.dataset import Dataset, chunks
 from eksim.sweep.plan import Plan
 from eksim.sweep.row import NODES_UP
 
@@ -49,7 +49,7 @@ def run_sweep(
     if progress is not None:
         progress(finished, total)
     todo = (
-        (number, values) for number, values in enumerate(_chunks(plan.configurations(), chunk)) if number not in done
+        (number, values) for number, values in enumerate(chunks(plan.configurations(), chunk)) if number not in done
     )
     for number, rows in _run_chunks(plan, todo, jobs or os.cpu_count() or 1, simulate_all, dask):
         if dataset is not None:
@@ -59,14 +59,6 @@ def run_sweep(
         if progress is not None:
             progress(finished, total)
     return [row for number in sorted(done) for row in done[number]]
-
-
-def _chunks(items: Iterator[dict[str, Any]], size: int) -> Iterator[Rows]:
-    while True:
-        part = list(itertools.islice(items, size))
-        if not part:
-            return
-        yield part
 
 
 def _run_chunks(
@@ -158,5 +150,8 @@ def _run_on_processes(
                             expected="enough memory for a configuration; fewer --jobs; what is done is kept for --resume",
                         ) from None
             except BaseException:
+                # whoever stops a sweep does not wait for the chunks under way, which nobody would take
+                for process in list(pool._processes.values()):
+                    process.terminate()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -37,6 +37,8 @@ class Answer:
     method: str
     evidence: list[dict[str, Any]] = field(default_factory=list)
     varied: str = ""
+    #: instance types that cannot be run → why
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def vary_axis(text: str) -> Axis:
@@ -53,12 +55,19 @@ def vary_axis(text: str) -> Axis:
             raise InputError(f"{values!r} is not a range of subnet sizes", field="--vary", expected="/28../16")
         small, large = max(int(match[1]), int(match[2])), min(int(match[1]), int(match[2]))
         return Axis("subnet", tuple(range(small, large - 1, -1)))
-    return Axis(name, whole_numbers(values, "--vary", 0))
+    if name in ("instance_type", "instanceType"):
+        raise InputError(
+            f"{name} is no range of numbers", field="--vary", expected="--instance-type beside --vary nodes=…"
+        )
+    try:
+        return Axis(name, whole_numbers(values, name))
+    except InputError as error:
+        raise InputError(error.message, field="--vary", expected=error.expected, nearest=error.nearest) from None
 
 
 def parse_until(text: str, extra: tuple[str, ...] = ()) -> ParsedCondition:
     """A condition on the columns of a row. Raises InputError."""
-    known = tuple(dict.fromkeys([c.name for c in (*AXES, *FIGURES)] + list(extra)))
+    known = {c.name: c.kind for c in (*AXES, *FIGURES)} | dict.fromkeys(extra, "")
     try:
         return parse_condition(text, known)
     except ValueError as error:
@@ -78,17 +87,28 @@ def is_monotone(axis: Axis, condition: ParsedCondition) -> bool:
 
 
 def search(base: Base, fixed: dict[str, Any], axis: Axis, condition: ParsedCondition, types: tuple[str, ...]) -> Answer:
-    """The cheapest instance type's smallest value that meets the condition; with one type, its smallest value."""
-    best: Answer | None = None
-    last: Answer | None = None
-    for name in types or (None,):
-        values = dict(fixed) if name is None else {**fixed, "instance_type": name}
-        found = search_one(base, values, axis, condition)
-        last = found
-        if found.answer is not None and (best is None or _cost(found) < _cost(best)):
-            best = found
-    assert last is not None
-    return best if best is not None else last
+    """The cheapest instance type's smallest value that meets the condition; with one type, its smallest value.
+
+    Of several types those that cannot be run are left out. Raises InputError if none can.
+    """
+    if len(types) < 2:
+        return search_one(base, {**fixed, "instance_type": types[0]} if types else fixed, axis, condition)
+    found: list[Answer] = []
+    left_out: dict[str, str] = {}
+    for name in types:
+        try:
+            found.append(search_one(base, {**fixed, "instance_type": name}, axis, condition))
+        except CannotRun as error:
+            left_out[name] = error.message
+            if len(left_out) == len(types):
+                raise
+    answer = min((a for a in found if a.answer is not None), key=_cost, default=found[-1])
+    answer.left_out = left_out
+    return answer
+
+
+class CannotRun(InputError):
+    """A configuration of the search that gives no figures."""
 
 
 def _cost(answer: Answer) -> tuple[float, int]:
@@ -105,7 +125,7 @@ def search_one(base: Base, fixed: dict[str, Any], axis: Axis, condition: ParsedC
         if row is None:
             row = rows[index] = _run(base, fixed, axis.name, axis.values[index])
             if row["error"]:
-                raise InputError(
+                raise CannotRun(
                     f"{axis.name}={axis.values[index]}: {row['error']}", expected="a configuration that runs"
                 )
         try:

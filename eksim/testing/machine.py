@@ -68,16 +68,8 @@ FILL_MAX = 16
 
 number = st.integers(0, 31)
 
-#: A scenario that a single step can be checked in.
-_ANY_SCENARIO: Document = {
-    "apiVersion": "eksim/v1",
-    "kind": "Scenario",
-    "name": "any",
-    "cluster": {
-        "subnets": [{"name": "s", "zone": "us-east-1a", "cidr": "10.0.0.0/28"}],
-        "nodeGroups": [{"name": "g", "instanceType": "t3.small", "size": 0}],
-    },
-}
+#: What a single step is checked in, beside the cluster.
+_ONE_STEP: Document = {"apiVersion": "eksim/v1", "kind": "Scenario", "name": "one-step"}
 
 
 #: Hypothesis settings that suit a simulation: no deadline, nothing kept between runs, and neither hypothesis's shrinking
@@ -164,7 +156,8 @@ class ClusterMachine(RuleBasedStateMachine):
         """One move: a scenario's step, without its time, which is now (``{"scale": {"deployment": "web", …}}``)."""
         made = {"at": seconds(self.now_ms), **step}
         # checked as a file's step would be, its manifest included
-        loaded = load_scenario_data({**_ANY_SCENARIO, "steps": [made]}, type(self).__name__)
+        document = {**_ONE_STEP, "cluster": self.document["cluster"], "steps": [made]}
+        loaded = load_scenario_data(document, type(self).__name__)
         index = len(self.steps)
         self.steps.append(made)
         if 0 in loaded.applied:

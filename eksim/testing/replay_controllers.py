@@ -33,7 +33,7 @@ from eksim.testing.controller_state import (
     snapshot_state,
 )
 from eksim.testing.controller_world import World
-from eksim.testing.traces import Outcome, read_recording, runs_in
+from eksim.testing.traces import Outcome, read_recording, runs_in, unbroken
 from eksim.versions import parse_version
 
 Json = dict[str, Any]
@@ -69,10 +69,10 @@ def replay_controller_files(files: Iterable[Path | str]) -> Iterator[Outcome]:
     for path in files:
         data = read_recording(path)
         if str(data.get("format", "")).startswith("controller-tables/"):
-            yield from _replay_tables(data)
+            yield from unbroken(data, lambda: _replay_tables(data))  # noqa: B023 - used up before the next file
         else:
             for case in runs_in(data, path):
-                yield replay_case(case)
+                yield from unbroken(case, lambda: [replay_case(case)])  # noqa: B023 - used up before the next case
 
 
 def replay_case(case: Json) -> Outcome:

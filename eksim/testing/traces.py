@@ -46,6 +46,9 @@ def runs_in(data: dict[str, Any], path: Path | str) -> list[dict[str, Any]]:
     """The traces or cases of a recording: a collection's, or the recording itself if it is a single one."""
     for key in ("traces", "cases"):
         if isinstance(data.get(key), list):
+            for i, run in enumerate(data[key]):
+                if not isinstance(run, dict):
+                    raise InputError("is no recorded run", str(path), field=f"{key}[{i}]", expected="a JSON object")
             return list(data[key])
     if isinstance(data.get("steps"), list):
         return [data]
@@ -59,4 +62,13 @@ def replay_files(
     for path in paths:
         data = read_recording(path)
         for run in runs_in(data, path):
-            yield from replay(run, data)
+            yield from unbroken(run, lambda: replay(run, data))  # noqa: B023 - used up before the next run
+
+
+def unbroken(run: dict[str, Any], replay: Callable[[], Iterable[Outcome]]) -> Iterator[Outcome]:
+    """The outcomes of a run; a recording that breaks the replay is a difference too, not the end of the others."""
+    try:
+        yield from replay()
+    except Exception as error:
+        broke = f"the replay broke: {type(error).__name__}: {error}"
+        yield Outcome(str(run.get("id", "")), str(run.get("family", "")), broke)

@@ -121,6 +121,7 @@ def changed(old, new):
             ("steps[0].scales: unknown field", "did you mean scale?"),
         ),
         ("kind: Scenario", "kind: [Scenario", ("is not YAML",)),
+        ("name: small\n", "name: small\n<<: {seed: 1}\n", ("scenario.yaml:4: merge keys (<<) are not read",)),
         ("name: small\n", "name: small\nname: big\n", ("scenario.yaml:4: name: stands twice",)),
         ("name: small\n", "name: small\nlatency: {ec2/Attach: 1s}\n", ("latency", "did you mean")),
         ("name: small\n", "name: small\nlatency: {ec2/DescribeSubnets: fast}\n", ("latency", "is not a duration")),
@@ -129,6 +130,14 @@ def changed(old, new):
             "  vpcCni: {env: {WARM_IP_TARGE: 2}}\n  subnets:\n",
             ("WARM_IP_TARGE", "did you mean WARM_IP_TARGET?"),
         ),
+        ("name: small\n", "name: small\nlatency: {kubelet/stop: -5s}\n", (":4: latency.kubelet/stop", "is negative")),
+        ("workloads:\n  - manifest:", "workloads:\n  - imageSize: -5\n    manifest:", ("imageSize: -5 is negative",)),
+        ("  subnets:\n", '  kubernetesVersion: "1.34-?"\n  subnets:\n', ("is not a version",)),
+        ("  subnets:\n", "  vpcCni: {env: {ENABLE_POD_ENI: 1}}\n  subnets:\n", ("security groups for pods is not simulated",)),
+        ("cidr: 10.0.0.0/24", "cidr: 10.0.0.0/24, taken: [10.0.0.9-10.0.0.5]", ("runs backwards",)),
+        ("  - manifest:", f"  - file: {'x' * 300}\n  - manifest:", (":12: workloads[0].file", "does not exist")),
+        ("  - manifest:", '  - file: "a\\0b"\n  - manifest:', (":12: workloads[0].file", "does not exist")),
+        ("zone: us-east-1a", 'zone: ""', ("cluster.subnets[0].zone",)),
         ("  subnets:\n", '  kubernetesVersion: "0.9"\n  subnets:\n', ("kubernetesVersion", "1.21")),
         ("  subnets:\n", "  kubernetesVersion: 1.30\n  subnets:\n", ("kubernetesVersion", "in quotes")),
     ],
@@ -175,6 +184,11 @@ def test_binary_and_missing_files(tmp_path):
     assert (out.returncode, "cannot be read" in out.stderr) == (2, True)
 
 
+def test_a_device_that_never_ends(tmp_path):
+    out = eksim("validate", "/dev/zero", cwd=tmp_path)
+    assert (out.returncode, "expected at most 2 MiB of YAML" in out.stderr) == (2, True)
+
+
 def test_a_results_directory_that_is_somebody_elses_is_left_alone(tmp_path):
     (tmp_path / "scenario.yaml").write_text(GOOD)
     (tmp_path / "mine").mkdir()
@@ -198,7 +212,15 @@ def test_mistakes_of_all_files_are_said_by_validate(tmp_path):
     assert "b.yaml:25" in out.stderr
 
 
-@pytest.mark.parametrize("command", [["max-pods"], ["max-pods", "t3.medium", "--all"], ["instance-types", "zz*"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["max-pods"],
+        ["max-pods", "t3.medium", "--all"],
+        ["max-pods", "t3.medium", "--cni-version", "x"],
+        ["instance-types", "zz*"],
+    ],
+)
 def test_commands_say_what_they_need(command):
     out = eksim(*command)
     assert out.returncode == 2

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import yaml
 from eksim.errors import InputError
 from eksim.sweep.columns import AXES, FIGURES
 from eksim.sweep.dataset import Dataset, load_rows
-from eksim.sweep.file import plan_from_file, plan_from_flags
+from eksim.sweep.file import is_sweep_file, plan_from_file, plan_from_flags
 from eksim.sweep.runner import run_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +174,13 @@ axes:
         (["--set", "vpcCnj.env.X=1"], "did you mean vpcCni?"),
         (["--nodes", "1", "--node-group", "nope"], "no node group is called 'nope'"),
         (["--nodes", "1", "--dask", "tcp://127.0.0.1:1"], "cannot be reached"),
+        (["--nodes", "200000"], "at most 100000"),
+        (["--replicas", "9999999999"], "at most 1000000"),
+        (["--seeds", "99999999999999999999"], "is too many"),
+        (["--set", "seed=abc"], "'abc' is not a number or range"),
+        (["--set", "nodes=-3"], "the axis --nodes"),
+        (["--set", "maxPodz=3"], "maxPodz: no scenario field is called 'maxPodz'"),
+        (["--instance-type", "vcpu<=x"], "vcpu is a number, which does not compare with x"),
     ],
 )
 def test_bad_axes_are_refused_before_anything_runs(tmp_path, arguments, said):
@@ -197,6 +205,35 @@ def test_a_mistake_in_a_sweep_file_is_named_with_its_line(tmp_path):
     assert out.returncode == 2
     assert "s.yaml:5: axes.nodez: unknown field" in out.stderr
     assert "did you mean nodes?" in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("kind: Sweep", "kind: Sweeep", "s.yaml:2: kind: kind is 'Sweeep'; expected kind: Sweep, or"),
+        ("kind: Sweep", "", "s.yaml:1: kind: lacks 'kind'"),
+        ("name: mine", "name: ../mine", "s.yaml:3: name: is '../mine'; expected letters, digits"),
+        ("base: ", "base: x", "s.yaml:4: base: x"),
+        ("nodes: 1..3", "nodes: [1, null]", "s.yaml:6: axes.nodes: is null; expected 3, 1..20"),
+        ("nodes: 1..3", "nodes: {a: 1}", "s.yaml:6: axes.nodes: is {'a': 1}; expected 3, 1..20"),
+        ("maxPods:", "maxPodz:", "s.yaml:7: axes: maxPodz: no scenario field is called 'maxPodz'"),
+        ("maxPods: [17]", "maxPods: [many]", "s.yaml:7: axes: cluster.nodeGroups[0].maxPods: is \"many\"; expected a whole"),
+        ("maxPods:", "nodes:", "s.yaml:7: axes.set: nodes is no scenario field by path; expected the axis --nodes"),
+        ("axes:", "nodeGroup: other\naxes:", "s.yaml:5: nodeGroup: no node group is called 'other'; expected one of ng"),
+        ("axes:", "nodeGroup: [ng]\naxes:", "s.yaml:5: nodeGroup: is ['ng']; expected the name"),
+        ("axes:", "mode: [grid]\naxes:", "s.yaml:5: mode: is ['grid']; expected grid or zip"),
+    ],
+)
+def test_every_part_of_a_sweep_file_is_checked(tmp_path, old, new, said):
+    shutil.copy(BASE, tmp_path / "base.yaml")
+    text = (
+        "apiVersion: eksim/v1\nkind: Sweep\nname: mine\nbase: base.yaml\naxes:\n  nodes: 1..3\n  set: {maxPods: [17]}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        is_sweep_file(tmp_path / "s.yaml")
+        plan_from_file(tmp_path / "s.yaml")
+    assert said in str(caught.value)
 
 
 def test_search_answers_with_the_run_below_and_the_run_at_the_answer(tmp_path):
@@ -238,6 +275,14 @@ def test_search_over_types_gives_the_cheapest(tmp_path):
     assert (found["answer"], found["instance_type"]) == (1, "t3.large")
 
 
+def test_types_that_cannot_be_run_are_left_out_of_a_search(tmp_path):
+    # p3.2xlarge has no vCPU in any source
+    out = eksim("search", BASE, "--vary", "nodes=1..6", "--until", "pods_pending == 0", "--instance-type",
+                "p3.2xlarge,t3.large", "-o", "json", cwd=tmp_path)  # fmt: skip
+    found = json.loads(out.stdout)
+    assert (found["answer"], found["instance_type"], list(found["left_out"])) == (1, "t3.large", ["p3.2xlarge"])
+
+
 def test_a_condition_that_is_not_monotone_is_searched_by_sweep(tmp_path):
     out = eksim("search", BASE, "--vary", "nodes=1..4", "--until", "ec2_calls > 20", "-o", "json", cwd=tmp_path)
     assert json.loads(out.stdout)["method"] == "sweep"
@@ -269,6 +314,10 @@ def test_the_smallest_subnet(tmp_path):
         (["--vary", "nodes", "--until", "pods_pending == 0"], "is not a range to vary"),
         (["--vary", "nodes=3..1", "--until", "pods_pending == 0"], "runs backwards"),
         (["--vary", "subnet=/9../28", "--until", "pods_pending == 0"], "is not a range of subnet sizes"),
+        (["--vary", "instance_type=1..3", "--until", "pods_pending == 0"], "is no range of numbers"),
+        (["--vary", "nodes=200000", "--until", "pods_pending == 0"], "--vary: 200000 is too many"),
+        (["--vary", "nodes=1..3", "--until", "pods_pending == none"], "pods_pending is a number"),
+        (["--vary", "nodes=1..3", "--until", "bound_by > 3"], "bound_by is text"),
     ],
 )
 def test_a_search_that_cannot_be_understood(tmp_path, arguments, said):

@@ -243,3 +243,13 @@ def test_a_template_with_a_node_name_needs_no_scheduler():
         if reason in ("Scheduled", "FailedScheduling")
     }  # fmt: skip
     assert not any("named-" in obj for obj in told)
+
+
+def test_a_node_may_go_while_its_addresses_cool():
+    steps = [{"delete": "deployment/web"}, {"after": "10s", "removeNodes": {"node": "0"}}, {"after": "60s", "note": "later"}]
+    assert play(scenario(steps), 1).summary["pods"]["total"] == 0
+
+
+def test_more_nodes_than_there_are_cannot_go():
+    with pytest.raises(InputError, match=r"count is 3, and the group has 1 nodes.*did you mean count: 1"):
+        play(scenario([{"removeNodes": {"count": 3}}]), 1)

@@ -203,3 +203,10 @@ def test_a_release_ignores_what_it_does_not_know() -> None:
 def test_what_the_container_refuses_to_start_with(env: dict[str, str], word: str) -> None:
     problem = refusal_to_start(env, TODAY)
     assert (word.replace("four", "4") in problem) if word else problem == ""
+
+
+def test_a_number_beyond_64_bits_is_none():
+    # strconv.Atoi gives ErrRange, and the CNI its default
+    env = {"WARM_ENI_TARGET": "9" * 5000, "WARM_IP_TARGET": "9223372036854775808", "MINIMUM_IP_TARGET": "0" * 30 + "7"}
+    read = want(**env)
+    assert (read.warm_eni_target, read.warm_ip_target, read.minimum_ip_target) == (1, 0, 7)
