@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -188,21 +189,27 @@ def _clock_text(seconds: float) -> str:
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Scenario files.")],
 ) -> None:
-    """Check scenario files without running them; exit 2 at the first mistake of any."""
+    """Check scenario files and build their clusters without running them; exit 2 if any has a mistake."""
+    from eksim.cluster import build
     from eksim.scenario.load import load_scenario
 
     mistakes: list[InputError] = []
     for file in files:
         try:
             loaded = load_scenario(file)
+            build(loaded, loaded.scenario.seed, record=False, events=False).close()
         except InputError as error:
             mistakes.append(error)
             print(f"eksim: {error}", file=sys.stderr)
         else:
             scenario = loaded.scenario
-            print(f"{file}: valid ({len(scenario.steps)} steps, {len(scenario.expect)} expectations)")
+            print(f"{file}: valid ({_counted(scenario.steps, 'step')}, {_counted(scenario.expect, 'expectation')})")
     if mistakes:
         raise typer.Exit(mistakes[0].exit_code)
+
+
+def _counted(things: Sized, word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 def schema() -> None:

@@ -150,7 +150,7 @@ def test_the_scenario_without_a_mistake_is_valid(tmp_path):
     (tmp_path / "scenario.yaml").write_text(GOOD)
     out = eksim("validate", "scenario.yaml", cwd=tmp_path)
     assert (out.returncode, out.stderr) == (0, "")
-    assert out.stdout == "scenario.yaml: valid (1 steps, 0 expectations)\n"
+    assert out.stdout == "scenario.yaml: valid (1 step, 0 expectations)\n"
 
 
 def test_an_empty_file(tmp_path):
@@ -210,6 +210,15 @@ def test_mistakes_of_all_files_are_said_by_validate(tmp_path):
     assert out.returncode == 2
     assert "a.yaml:9" in out.stderr
     assert "b.yaml:25" in out.stderr
+
+
+def test_what_only_a_built_cluster_shows_is_said_by_validate_too(tmp_path):
+    config = "scheduler: {config: {profiles: [{plugins: {score: {enabled: [{name: NodeAffinty}]}}}]}}"
+    (tmp_path / "scenario.yaml").write_text(changed("  nodeGroups:", f"  {config}\n  nodeGroups:"))
+    out = eksim("validate", "scenario.yaml", cwd=tmp_path)
+    assert out.returncode == 2
+    assert "scenario.yaml:7: cluster.scheduler.config: 'NodeAffinty'" in out.stderr
+    assert "did you mean NodeAffinity?" in out.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ Called when a scheduler is built.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -131,7 +132,12 @@ def _framework(rules: SchedulerRules, profile: Mapping[str, Any], everywhere: in
     def plugin(name: str) -> Plugin:
         if name not in made:
             if name not in _MAKERS:
-                raise InputError(f"{name!r} is no scheduler plugin", expected=", ".join(sorted(_MAKERS)))
+                near = difflib.get_close_matches(name, _MAKERS, n=1, cutoff=0.5)
+                raise InputError(
+                    f"{name!r} is no scheduler plugin",
+                    expected="one of " + ", ".join(sorted(_MAKERS)),
+                    nearest=near[0] if near else "",
+                )
             made[name] = _MAKERS[name](args.get(name, {}), rules)
         return made[name]
 
