@@ -7,7 +7,6 @@ turns it off.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -17,14 +16,14 @@ from typing import Any
 from eksim.errors import InputError
 from eksim.sweep.configure import Base
 from eksim.sweep.dataset import Dataset, chunks
+from eksim.sweep.dealer import Dealer, Rows, Task
 from eksim.sweep.plan import Plan
-from eksim.sweep.row import NODES_UP
+from eksim.sweep.shortcut import Shortcut
 
 CHUNK = 50
 #: How often a chunk whose worker died is tried again.
 RETRIES = 3
 
-Rows = list[dict[str, Any]]
 Progress = Callable[[int, int], None]
 
 
@@ -64,89 +63,83 @@ def run_sweep(
 def _run_chunks(
     plan: Plan, todo: Iterator[tuple[int, Rows]], jobs: int, simulate_all: bool, dask: str | None
 ) -> Iterator[tuple[int, Rows]]:
+    shortcut = None if simulate_all else Shortcut(Base(plan.base, plan.folder, plan.node_group))
+    dealer = Dealer(todo, shortcut)
     if dask is not None:
         from eksim.sweep.on_dask import run_on_dask
 
-        yield from run_on_dask(dask, plan, todo, simulate_all)
+        yield from run_on_dask(dask, plan, dealer)
     elif jobs == 1:
-        worker = Worker(plan.base, plan.folder, plan.node_group, simulate_all)
-        for number, values in todo:
-            yield number, worker.run(values)
+        worker = Worker(plan.base, plan.folder, plan.node_group)
+        while (task := dealer.next()) is not None:
+            dealer.take(task, worker.run(task.values))
+            yield from dealer.whole()
     else:
-        yield from _run_on_processes(plan, todo, jobs, simulate_all)
+        yield from _run_on_processes(plan, dealer, jobs)
 
 
 class Worker:
-    """Runs chunks; keeps what configurations share, and the rows of equal ones unless ``simulate_all``."""
+    """Runs configurations; keeps what they share."""
 
-    def __init__(self, document: dict[str, Any], folder: str, node_group: str | None, simulate_all: bool) -> None:
+    def __init__(self, document: dict[str, Any], folder: str, node_group: str | None) -> None:
         from eksim.engine.calm import calm_gc
         from eksim.sweep.row import run_row
-        from eksim.sweep.shortcut import Shortcut
 
         self.base = Base(document, folder, node_group)
         self._run_row = run_row
         self._calm = calm_gc
-        self._shortcut = None if simulate_all else Shortcut(self.base)
 
-    def run(self, chunk: Rows) -> Rows:
-        """The rows of a chunk of configurations."""
+    def run(self, configurations: Rows) -> Rows:
+        """Their rows, each simulated."""
         with self._calm():
-            if self._shortcut is not None:
-                rows = [dict(self._shortcut.row(values)) for values in chunk]
-            else:
-                rows = [self._run_row(self.base, values) for values in chunk]
-        for row in rows:
-            row.pop(NODES_UP, None)
-        return rows
+            return [self._run_row(self.base, values) for values in configurations]
 
 
 _WORKER: Worker | None = None
 
 
-def _start_worker(document: dict[str, Any], folder: str, node_group: str | None, simulate_all: bool) -> None:
+def _start_worker(document: dict[str, Any], folder: str, node_group: str | None) -> None:
     global _WORKER
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    _WORKER = Worker(document, folder, node_group, simulate_all)
+    _WORKER = Worker(document, folder, node_group)
 
 
-def _work(number: int, values: Rows) -> tuple[int, Rows]:
+def _work(configurations: Rows) -> Rows:
     assert _WORKER is not None
-    return number, _WORKER.run(values)
+    return _WORKER.run(configurations)
 
 
-def _run_on_processes(
-    plan: Plan, todo: Iterator[tuple[int, Rows]], jobs: int, simulate_all: bool
-) -> Iterator[tuple[int, Rows]]:
+def _run_on_processes(plan: Plan, dealer: Dealer, jobs: int) -> Iterator[tuple[int, Rows]]:
     tries: dict[int, int] = {}
-    again: list[tuple[int, Rows]] = []
-    arguments = (plan.base, plan.folder, plan.node_group, simulate_all)
+    again: list[Task] = []
     while True:
-        with ProcessPoolExecutor(jobs, initializer=_start_worker, initargs=arguments) as pool:
-            waiting: dict[Future[tuple[int, Rows]], tuple[int, Rows]] = {}
-            supply = itertools.chain(again, todo)
-            again = []
+        with ProcessPoolExecutor(
+            jobs, initializer=_start_worker, initargs=(plan.base, plan.folder, plan.node_group)
+        ) as pool:
+            waiting: dict[Future[Rows], Task] = {}
             try:
                 while True:
-                    for number, values in itertools.islice(supply, 3 * jobs - len(waiting)):
-                        waiting[pool.submit(_work, number, values)] = (number, values)
+                    while len(waiting) < 3 * jobs and (task := again.pop(0) if again else dealer.next()) is not None:
+                        if task.values:
+                            waiting[pool.submit(_work, task.values)] = task
+                        yield from dealer.whole()
                     if not waiting:
                         return
                     ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in ready:
-                        result = future.result()
-                        del waiting[future]
-                        yield result
+                        rows = future.result()
+                        dealer.take(waiting.pop(future), rows)
+                        yield from dealer.whole()
             except BrokenProcessPool:
                 # a worker died (out of memory, killed): what was under way is tried again with a fresh pool
                 again = [*waiting.values(), *again]
-                for number, _ in again:
-                    tries[number] = tries.get(number, 0) + 1
-                    if tries[number] > RETRIES:
+                for task in again:
+                    tries[task.number] = tries.get(task.number, 0) + 1
+                    if tries[task.number] > RETRIES:
                         raise InputError(
-                            f"the workers died {RETRIES + 1} times on the same configurations (chunk {number})",
+                            f"the workers died {RETRIES + 1} times on the same configurations (chunk {task.number})",
                             expected="enough memory for a configuration; fewer --jobs; what is done is kept for --resume",
                         ) from None
             except BaseException:

@@ -47,22 +47,37 @@ class Shortcut:
         groups = base.document.get("cluster", {}).get("nodeGroups", [])
         self._off = any(label in text for label in _NAME_LABELS) or len(groups) != 1
 
-    def row(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The row of a configuration, simulated unless an equal one has been."""
+    def key(self, values: dict[str, Any]) -> str | None:
+        """What decides a configuration's row; None if it is not to be shortened."""
         name = values.get("instance_type")
         if name is None or self._off:
-            return run_row(self.base, values)
+            return None
         try:
             instance = catalog.lookup(str(name))
         except InputError:
-            return run_row(self.base, values)
-        key = json.dumps([type_key(instance), {k: v for k, v in values.items() if k != "instance_type"}], default=str)
-        found = self._rows.get(key)
+            return None
+        return json.dumps([type_key(instance), {k: v for k, v in values.items() if k != "instance_type"}], default=str)
+
+    def knows(self, key: str) -> bool:
+        """Whether a configuration with this key has been run."""
+        return key in self._rows
+
+    def learn(self, values: dict[str, Any], row: dict[str, Any]) -> None:
+        """Keep the row of a configuration that has been run, unless that failed: an error may speak of its type."""
+        key = None if row["error"] else self.key(values)
+        if key is not None:
+            self._rows[key] = row
+
+    def row(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The row of a configuration, simulated unless an equal one has been."""
+        key = self.key(values)
+        found = None if key is None else self._rows.get(key)
         if found is None:
-            found = self._rows[key] = run_row(self.base, values)
+            found = run_row(self.base, values)
+            self.learn(values, found)
             return found
-        if found["error"]:
-            return run_row(self.base, values)
+        name = str(values["instance_type"])
+        instance = catalog.lookup(name)
         row = dict(found)
         row["instance_type"] = name
         row["scenario_hash"] = self.base.configure(values).hash

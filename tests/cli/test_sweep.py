@@ -61,6 +61,7 @@ def test_workers_and_their_number_do_not_change_a_row(small):
     plan, rows = small
     assert run_sweep(plan, jobs=2, simulate_all=True) == rows
     assert run_sweep(plan, jobs=1) == rows
+    assert run_sweep(plan, jobs=2) == rows
 
 
 def test_rows_agree_with_single_runs_and_with_counting(small, tmp_path):
