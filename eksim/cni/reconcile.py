@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eksim.aws.metadata import Attached, attached_enis
+from eksim.aws.metadata import Attached
+from eksim.cni.awsutils import shown_enis
 from eksim.cni.eni import EPSILON_S, DatastoreEni
 from eksim.cni.node import NodeIpam
 from eksim.cni.pool import RECONCILE_INTERVAL_S
@@ -135,7 +136,7 @@ def finds_work(node: NodeIpam, at: float) -> bool:
     cache = node.cache or {}
     count = 0
     left_alone = 0
-    for attached in attached_enis(node.instance, at):
+    for attached in shown_enis(node, at):
         eni = attached.eni
         if eni.id in unmanaged or eni.type == "efa-only":
             left_alone += 1
