@@ -430,11 +430,16 @@ class Ipamd:
     def filter_unmanaged_enis(self, node: NodeIpam, enis: Sequence[Attached]) -> list[Attached]:
         """Those that ipamd manages; how many are left alone is remembered (it lowers the room for ENIs).
 
-        Source: ipamd.go:filterUnmanagedENIs, v1.23.1. EFA-only interfaces are skipped and counted as unmanaged.
+        Where counts add up they stop mattering at the limit of ENIs, and are kept from there.
+        Source: ipamd.go:filterUnmanagedENIs, v1.23.1 and v1.22.4. EFA-only interfaces are skipped and counted as
+        unmanaged.
         """
         unmanaged = node.unmanaged or {}
         kept = [a for a in enis if a.eni.id not in unmanaged and a.eni.type != "efa-only"]
-        node.unmanaged_count = len(enis) - len(kept)
+        alone = len(enis) - len(kept)
+        node.unmanaged_count = (
+            min(node.unmanaged_count + alone, node.limits.max_enis) if node.rules.unmanaged_adds_up else alone
+        )
         return kept
 
     # -- pods ---------------------------------------------------------------------------------------------------

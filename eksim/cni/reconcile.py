@@ -151,4 +151,8 @@ def finds_work(node: NodeIpam, at: float) -> bool:
         for item in attached.items:
             if item not in known or item in cache:
                 return True
-    return count != len(ds.enis) or left_alone != node.unmanaged_count
+    if count != len(ds.enis):
+        return True
+    if node.rules.unmanaged_adds_up:
+        return left_alone > 0 and node.unmanaged_count < node.limits.max_enis
+    return left_alone != node.unmanaged_count

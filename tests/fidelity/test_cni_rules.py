@@ -177,3 +177,32 @@ def test_an_eni_gets_the_additional_tags_it_lacks_at_the_next_start() -> None:
 def test_a_number_in_the_environment_is_one_of_64_bits(text: str, value: int | None) -> None:
     # strconv.Atoi; what it refuses is the default
     assert atoi(text) == value
+
+
+@pytest.mark.parametrize(
+    ("version", "counts", "attached"),
+    [
+        # ipamd.go:filterUnmanagedENIs, v1.22.4: the count of every look is added to those before
+        ("v1.19.6", [1, 1, 1], 3),
+        ("v1.20.0", [1, 2, 3], 2),
+        ("v1.22.4", [1, 2, 3], 2),
+        ("v1.23.0", [1, 1, 1], 3),
+    ],
+)
+def test_from_v1_20_to_v1_22_enis_left_alone_take_ever_more_room(
+    version: str, counts: list[int], attached: int
+) -> None:
+    world = _world(version, "secondary-ip", {"WARM_ENI_TARGET": "2"})
+    _do(world, "eni_attach", n=1, no_manage="true")
+    _do(world, "cordon")
+    _do(world, "init")
+    assert world.node.unmanaged_count == counts[0]
+    for count in counts[1:]:
+        _do(world, "advance", seconds=61)
+        _do(world, "tick")
+        assert world.node.unmanaged_count == count
+    for _ in range(4):
+        _do(world, "uncordon")
+        _do(world, "tick")
+    assert len(world.instance.enis) == attached
+    assert world.node.unmanaged_count <= world.instance.max_enis
