@@ -320,8 +320,14 @@ class CniRules:
     subnet_discovery: bool
     #: from 1.22.0: tags exclude subnets, ENIs in them are marked, cluster tags count.
     subnet_exclusion: bool
-    #: from 1.10.0: MANAGE_UNTAGGED_ENI, and no_manage with another value than true manages.
+    #: from 1.9.1: MANAGE_UNTAGGED_ENI, and no_manage with another value than true manages.
     manage_untagged: bool
+    #: 1.20.0 to 1.22.4: each count of the ENIs left alone is added to the one before, and so takes ever more room.
+    unmanaged_adds_up: bool
+    #: from 1.13.0: DISABLE_LEAKED_ENI_CLEANUP.
+    leak_cleanup_setting: bool
+    #: from 1.19.6: ENABLE_IMDS_ONLY_MODE.
+    imds_only_setting: bool
     #: from 1.20.4: a slot is kept for a trunk only on types that can have one.
     trunk_slot_by_type: bool
     #: from 1.23.0: the plugin talks to ipamd over a unix socket.
@@ -370,7 +376,10 @@ class CniRules:
             owner_tag=v >= (1, 20, 0),
             subnet_discovery=v >= (1, 18, 0),
             subnet_exclusion=v >= (1, 22, 0),
-            manage_untagged=v >= (1, 10, 0),
+            manage_untagged=v >= (1, 9, 1),
+            unmanaged_adds_up=(1, 20, 0) <= v < (1, 23, 0),
+            leak_cleanup_setting=v >= (1, 13, 0),
+            imds_only_setting=v >= (1, 19, 6),
             trunk_slot_by_type=v >= (1, 20, 4),
             unix_socket=v >= (1, 23, 0),
             sdk="v1" if v < (1, 20, 0) else "v2",

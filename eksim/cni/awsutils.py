@@ -53,7 +53,8 @@ def wrap(prefix: str, error: Refused) -> Refused:
 
 
 def build_eni_tags(node: NodeIpam) -> dict[str, str]:
-    """The tags an ENI of the node should have: the instance's id and, with CLUSTER_NAME, the cluster and owner.
+    """The tags an ENI of the node should have: the instance's id, with CLUSTER_NAME the cluster and owner, and
+    ADDITIONAL_ENI_TAGS.
 
     Source: awsutils.go:buildENITags, v1.23.1 and v1.9.0; tagENI, v1.7.5.
     """
@@ -62,7 +63,21 @@ def build_eni_tags(node: NodeIpam) -> dict[str, str]:
         tags[TAG_CLUSTER] = node.settings.cluster_name
         if node.rules.owner_tag:
             tags[TAG_OWNER] = "amazon-vpc-cni"
-    return tags
+    return {**tags, **node.settings.additional_tags}
+
+
+def shown_enis(node: NodeIpam, at: float, *, caught_up: bool = False) -> list[Attached]:
+    """The interfaces as ipamd reads them in metadata; with custom networking not the first one's prefixes.
+
+    ``caught_up``: metadata is known to show the truth at ``at``.
+
+    Source: awsutils.go:getENIMetadata, v1.23.1 and v1.9.0.
+    """
+    found = attached_enis(node.instance, at, caught_up=caught_up)
+    if not node.settings.custom_networking:
+        return found
+    primary = node.instance.primary
+    return [a._replace(items=[i for i in a.items if i < PREFIX]) if a.eni is primary else a for a in found]
 
 
 Tap = Callable[..., None]
@@ -93,7 +108,7 @@ class AwsUtils:
         now = self.clock.now
         fault = self.ec2.faults.strikes("metadata", node.name, "", now)
         found: list[Attached] | Refused
-        found = attached_enis(node.instance, now) if fault is None else self.sdk.text(node, fault.refusal)
+        found = shown_enis(node, now) if fault is None else self.sdk.text(node, fault.refusal)
         if told and self._tap is not None:
             self._tell(node, "GetAttachedENIs", now, found, n=0 if isinstance(found, Refused) else len(found))
         return found

@@ -374,6 +374,7 @@ class Ipamd:
     def setup_eni(self, node: NodeIpam, attached: Attached) -> Steps[Refused | None]:
         """The ENI enters the datastore, its subnet's tags are asked, then its items enter.
 
+        What kind of interface it is only EC2 tells.
         Source: ipamd.go:setupENI, excludedENIBasedOnSubnetTags, v1.23.1.
         """
         eni, ds = attached.eni, node.ds
@@ -383,8 +384,8 @@ class Ipamd:
             eni.subnet.id,
             self.clock.now,
             primary=eni is node.instance.primary,
-            trunk=eni.type == "trunk",
-            efa=eni.type == "efa",
+            trunk=eni.type == "trunk" and not node.settings.imds_only,
+            efa=eni.type == "efa" and not node.settings.imds_only,
         )
         if node.settings.subnet_discovery and node.rules.subnet_exclusion:
             excluded = yield from self.aws.is_subnet_excluded(node, eni.subnet)
@@ -401,11 +402,13 @@ class Ipamd:
     # -- ENIs that are left alone -------------------------------------------------------------------------------
 
     def set_unmanaged_enis(self, node: NodeIpam, described: Sequence[Attached]) -> None:
-        """By their tags; an answer without any tag at all leaves the set as it was.
+        """By their tags; an answer without any tag at all leaves the set as it was, as does metadata alone.
 
-        Source: ipamd.go:setUnmanagedENIs, v1.23.1 and v1.9.0.
+        Source: ipamd.go:setUnmanagedENIs, v1.23.1 and v1.9.0; awsutils.go:DescribeAllENIs, v1.23.1.
         """
         rules = node.rules
+        if node.settings.imds_only:
+            return
         if not any(a.eni.tags for a in described) if not rules.tags_at_creation else not described:
             return
         unmanaged: dict[str, None] = {}
@@ -427,11 +430,16 @@ class Ipamd:
     def filter_unmanaged_enis(self, node: NodeIpam, enis: Sequence[Attached]) -> list[Attached]:
         """Those that ipamd manages; how many are left alone is remembered (it lowers the room for ENIs).
 
-        Source: ipamd.go:filterUnmanagedENIs, v1.23.1. EFA-only interfaces are skipped and counted as unmanaged.
+        Where counts add up they stop mattering at the limit of ENIs, and are kept from there.
+        Source: ipamd.go:filterUnmanagedENIs, v1.23.1 and v1.22.4. EFA-only interfaces are skipped and counted as
+        unmanaged.
         """
         unmanaged = node.unmanaged or {}
         kept = [a for a in enis if a.eni.id not in unmanaged and a.eni.type != "efa-only"]
-        node.unmanaged_count = len(enis) - len(kept)
+        alone = len(enis) - len(kept)
+        node.unmanaged_count = (
+            min(node.unmanaged_count + alone, node.limits.max_enis) if node.rules.unmanaged_adds_up else alone
+        )
         return kept
 
     # -- pods ---------------------------------------------------------------------------------------------------

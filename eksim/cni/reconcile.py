@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eksim.aws.metadata import Attached, attached_enis
+from eksim.aws.metadata import Attached
+from eksim.cni.awsutils import shown_enis
 from eksim.cni.eni import EPSILON_S, DatastoreEni
 from eksim.cni.node import NodeIpam
 from eksim.cni.pool import RECONCILE_INTERVAL_S
@@ -138,7 +139,7 @@ def finds_work(node: NodeIpam, at: float, *, caught_up: bool = False) -> bool:
     cache = node.cache or {}
     count = 0
     left_alone = 0
-    for attached in attached_enis(node.instance, at, caught_up=caught_up):
+    for attached in shown_enis(node, at, caught_up=caught_up):
         eni = attached.eni
         if eni.id in unmanaged or eni.type == "efa-only":
             left_alone += 1
@@ -151,4 +152,8 @@ def finds_work(node: NodeIpam, at: float, *, caught_up: bool = False) -> bool:
             return True
         if not set(row.cidrs.slots).issuperset(attached.items) or (cache and any(item in cache for item in attached.items)):
             return True
-    return count != len(ds.enis) or left_alone != node.unmanaged_count
+    if count != len(ds.enis):
+        return True
+    if node.rules.unmanaged_adds_up:
+        return left_alone > 0 and node.unmanaged_count < node.limits.max_enis
+    return left_alone != node.unmanaged_count

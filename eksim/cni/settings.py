@@ -6,6 +6,7 @@ several network cards, SNAT (``eksim`` prints those rules elsewhere). Called by 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,13 +26,17 @@ _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 DEFAULT_COOLDOWN_S = 30
 
 
+#: Keys of ADDITIONAL_ENI_TAGS with this in them are ignored.
+#: Source: amazon-vpc-cni-k8s/pkg/awsutils/awsutils.go (reservedTagKeyPrefix), v1.23.1.
+RESERVED_TAG_PREFIX = "k8s.amazonaws.com"
+
+
 def atoi(text: str) -> int | None:
-    """Go's strconv.Atoi: an optional sign and decimal digits, nothing else, within 64 bits; None if it is not that."""
-    digits = text.lstrip("+-").lstrip("0")
-    if not _INTEGER.fullmatch(text) or not text.isascii() or len(digits) > 19:
+    """Go's strconv.Atoi: an optional sign and decimal digits, nothing else, of 64 bits; None if it is not that."""
+    if not _INTEGER.fullmatch(text) or not text.isascii() or len(text.lstrip("+-0")) > 19:
         return None
     value = int(text)
-    return value if -(2**63) <= value < 2**63 else None
+    return value if -(1 << 63) <= value < 1 << 63 else None
 
 
 def parse_bool(text: str, default: bool) -> bool:
@@ -40,6 +45,20 @@ def parse_bool(text: str, default: bool) -> bool:
     Source: amazon-vpc-cni-k8s/utils/utils.go:GetBoolAsStringEnvVar, v1.23.1.
     """
     return True if text in _TRUE else False if text in _FALSE else default
+
+
+def load_additional_eni_tags(text: str) -> dict[str, str]:
+    """A JSON object of strings, without keys that hold the reserved prefix; nothing if it is anything else.
+
+    Source: amazon-vpc-cni-k8s/pkg/awsutils/awsutils.go:loadAdditionalENITags, v1.23.1.
+    """
+    try:
+        tags = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(tags, dict) or not all(value is None or isinstance(value, str) for value in tags.values()):
+        return {}
+    return {key: value or "" for key, value in tags.items() if RESERVED_TAG_PREFIX not in key}
 
 
 def _not_negative(env: Mapping[str, str], name: str, default: int) -> int:
@@ -69,6 +88,8 @@ class Settings:
     imds_only: bool
     leak_cleanup: bool
     cluster_name: str
+    #: tags that every ENI gets besides the CNI's own
+    additional_tags: Mapping[str, str]
     veth_prefix: str
 
     @property
@@ -92,7 +113,7 @@ class Settings:
 
         max_eni = atoi(env.get("MAX_ENI", ""))
         cooldown = atoi(env.get("IP_COOLDOWN_PERIOD", "")) if rules.cooldown_setting else None
-        imds_only = flag("ENABLE_IMDS_ONLY_MODE", False)
+        imds_only = rules.imds_only_setting and flag("ENABLE_IMDS_ONLY_MODE", False)
         provisioning = not (imds_only or flag("DISABLE_NETWORK_RESOURCE_PROVISIONING", False))
         return Settings(
             env=env,
@@ -110,8 +131,10 @@ class Settings:
             manage_on_cordoned=not rules.cordon_stops_growth or flag("AWS_MANAGE_ENIS_NON_SCHEDULABLE", False),
             provisioning=provisioning,
             imds_only=imds_only,
-            leak_cleanup=provisioning and not flag("DISABLE_LEAKED_ENI_CLEANUP", False),
+            leak_cleanup=provisioning
+            and not (rules.leak_cleanup_setting and flag("DISABLE_LEAKED_ENI_CLEANUP", False)),
             cluster_name=env.get("CLUSTER_NAME", ""),
+            additional_tags=load_additional_eni_tags(env.get("ADDITIONAL_ENI_TAGS", "")),
             veth_prefix=env.get("AWS_VPC_K8S_CNI_VETHPREFIX", "") or "eni",
         )
 

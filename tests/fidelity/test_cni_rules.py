@@ -8,6 +8,8 @@ import pytest
 
 from eksim.cni.datastore import Datastore
 from eksim.cni.gomap import MapOrder
+from eksim.cni.reconcile import finds_work
+from eksim.cni.settings import atoi
 from eksim.engine.streams import Streams
 from eksim.errors import Refused
 from eksim.testing.replay_cni import Replay
@@ -88,3 +90,119 @@ def test_two_checkpoint_entries_with_one_address_end_the_start(version: str, err
     # the entries stay in the file: the start works once the pod of one of them is gone
     assert world._do_restart(0, gone=[2]) is None
     assert list(world.node.ds.by_key) == ["pod-1"]
+
+
+def test_imds_only_mode_knows_no_tags_and_so_leaves_no_eni_alone() -> None:
+    # awsutils.go:DescribeAllENIs, v1.23.1: an empty TagMap, no trunk and no EFA
+    world = _world("v1.23.1", "secondary-ip", {"ENABLE_IMDS_ONLY_MODE": "true", "MANAGE_UNTAGGED_ENI": "false"})
+    _do(world, "eni_attach", n=1, no_manage="true")
+    world.instance.enis[1].type = "trunk"
+    assert _do(world, "init") == ["DescribeSubnets", "DescribeSubnets"]
+    assert world.node.unmanaged_count == 0
+    assert world.node.ds.stats().total == 1
+    assert not world.node.ds.has_trunk()
+
+
+@pytest.mark.parametrize(("version", "alone"), [("v1.19.5", 1), ("v1.19.6", 0)])
+def test_imds_only_mode_is_known_since_it_exists(version: str, alone: int) -> None:
+    world = _world(version, "secondary-ip", {"ENABLE_IMDS_ONLY_MODE": "true", "MANAGE_UNTAGGED_ENI": "false"})
+    _do(world, "eni_attach", n=1)
+    calls = _do(world, "init")
+    assert world.node.unmanaged_count == alone
+    assert ("DescribeNetworkInterfaces" in calls, "CreateTags" in calls) == (alone == 1, alone == 1)
+
+
+@pytest.mark.parametrize(("version", "alone"), [("v1.9.0", 0), ("v1.9.1", 1)])
+def test_untagged_enis_can_be_left_alone_from_v1_9_1(version: str, alone: int) -> None:
+    world = _world(version, "secondary-ip", {"MANAGE_UNTAGGED_ENI": "false"})
+    _do(world, "eni_attach", n=1)
+    _do(world, "init")
+    assert world.node.unmanaged_count == alone
+
+
+def test_with_custom_networking_prefixes_of_the_first_eni_are_not_read() -> None:
+    # awsutils.go:getENIMetadata, v1.23.1
+    world = _world("v1.23.1", "secondary-ip", {"AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG": "true"})
+    world.node.eni_config = "0"
+    _do(world, "ips_added", device=0, n=1, kind="prefix")
+    _do(world, "ips_added", device=0, n=1, kind="ip")
+    # so a leftover prefix is not given back either
+    assert "UnassignPrivateIpAddresses" not in _do(world, "init")
+    first = next(eni for eni in world.node.ds.enis.values() if eni.primary)
+    assert (first.prefixes, first.cidrs.count) == (0, 1)
+    assert finds_work(world.node, world.clock.now) is False
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ('{"team": "a"}', {"team": "a"}),
+        ('{"team": "a", "team": "b"}', {"team": "b"}),
+        ('{"node.k8s.amazonaws.com/x": "1", "team": "a"}', {"team": "a"}),
+        ('{"team": null}', {"team": ""}),
+        ('{"team": 1}', {}),
+        ('["team"]', {}),
+        ("null", {}),
+        ("team", {}),
+    ],
+)
+def test_additional_eni_tags(text: str, tags: dict[str, str]) -> None:
+    # awsutils.go:loadAdditionalENITags, v1.23.1
+    world = _world("v1.23.1", "secondary-ip", {"ADDITIONAL_ENI_TAGS": text})
+    _do(world, "init")
+    assert world.instance.primary.tags == {"node.k8s.amazonaws.com/instance_id": "i-1", **tags}
+
+
+def test_an_eni_gets_the_additional_tags_it_lacks_at_the_next_start() -> None:
+    world = _world("v1.23.1", "secondary-ip", {})
+    assert _do(world, "init").count("CreateTags") == 1
+    assert _do(world, "restart", down=0).count("CreateTags") == 0
+    assert _do(world, "restart", down=0, env={"ADDITIONAL_ENI_TAGS": '{"team": "a"}'}).count("CreateTags") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("+5", 5),
+        ("-05", -5),
+        ("9223372036854775807", (1 << 63) - 1),
+        ("9223372036854775808", None),
+        ("-9223372036854775808", -(1 << 63)),
+        ("0" * 30 + "1", 1),
+        ("1" * 5000, None),
+        ("1_0", None),
+        ("5 ", None),
+    ],
+)
+def test_a_number_in_the_environment_is_one_of_64_bits(text: str, value: int | None) -> None:
+    # strconv.Atoi; what it refuses is the default
+    assert atoi(text) == value
+
+
+@pytest.mark.parametrize(
+    ("version", "counts", "attached"),
+    [
+        # ipamd.go:filterUnmanagedENIs, v1.22.4: the count of every look is added to those before
+        ("v1.19.6", [1, 1, 1], 3),
+        ("v1.20.0", [1, 2, 3], 2),
+        ("v1.22.4", [1, 2, 3], 2),
+        ("v1.23.0", [1, 1, 1], 3),
+    ],
+)
+def test_from_v1_20_to_v1_22_enis_left_alone_take_ever_more_room(
+    version: str, counts: list[int], attached: int
+) -> None:
+    world = _world(version, "secondary-ip", {"WARM_ENI_TARGET": "2"})
+    _do(world, "eni_attach", n=1, no_manage="true")
+    _do(world, "cordon")
+    _do(world, "init")
+    assert world.node.unmanaged_count == counts[0]
+    for count in counts[1:]:
+        _do(world, "advance", seconds=61)
+        _do(world, "tick")
+        assert world.node.unmanaged_count == count
+    for _ in range(4):
+        _do(world, "uncordon")
+        _do(world, "tick")
+    assert len(world.instance.enis) == attached
+    assert world.node.unmanaged_count <= world.instance.max_enis
