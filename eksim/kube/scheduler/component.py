@@ -411,35 +411,39 @@ class Scheduler:
     # -- preemption -------------------------------------------------------------------------------------------------
 
     def _prepare_candidate_async(self, pod: Pod, candidate: Candidate) -> None:
-        """Source: kubernetes/pkg/scheduler/framework/preemption/preemption.go:prepareCandidateAsync, v1.34.1."""
-        evicted = self._prepare_candidate(pod, candidate)
+        """The pod then waits for its victims to go. If they are gone by now, that has been missed: it is tried again.
+
+        Source: kubernetes/pkg/scheduler/framework/preemption/preemption.go:prepareCandidateAsync, v1.34.1.
+        """
+        left = self._prepare_candidate(pod, candidate)
         self.core.queue.preempting.pop(pod.key, None)
-        if not evicted:
+        if not left:
             self._note(self.core.queue.activate, pod.key)
 
     def _prepare_candidate(self, pod: Pod, candidate: Candidate) -> int:
-        """Evict the victims and clear the nominations of less important pods; how many victims there were to evict.
+        """Evict the victims and clear the nominations of less important pods; how many victims there still are, those
+        included that were on their way out already.
 
         Source: preemption.go:prepareCandidate, v1.34.1; default_preemption.go:PrepareCandidate, v1.21.9.
         """
-        evicted = 0
+        left = 0
         for victim in candidate.victims:
             live = self.store.pods.get(victim.key)
             if live is None or live is not victim.pod:
                 continue
+            left += 1
             if self.rules.disruption_target:
                 if live.deletion_s is not None:
                     continue
                 self._mark_disrupted(live, pod)
             self.store.begin_pod_deletion(live)
-            evicted += 1
             words = self._preempted_words(pod, candidate.node)
             self.recorder.event(live, "Normal", "Preempted", words, action="Preempting", related=pod)
         for other in self.core.nominator.pods_for_node(candidate.node):
             live = self.store.pods.get(other.key)
             if live is not None and other.priority < pod.spec.priority and live.nominated_node:
                 self.store.patch_pod_scheduling(live, None, "")
-        return evicted
+        return left
 
     def _mark_disrupted(self, victim: Pod, pod: Pod) -> None:
         message = f"{pod.spec.scheduler_name}: preempting to accommodate a higher priority pod"

@@ -136,6 +136,25 @@ def test_a_namespace_that_gets_a_label_is_kept_away_from_then_on() -> None:
     assert world.store.pods["default/after"].node == ""
 
 
+def test_a_victim_that_is_on_its_way_out_already_is_waited_for() -> None:
+    """A user deleted it; the preemptor evicts nobody and is tried again when it is gone, not at once and for ever.
+
+    preemption.go:prepareCandidateAsync activates the preemptor only where an API call has failed, v1.34.1.
+    """
+    world = World("1.34")
+    world.node("a", 1)
+    low = world.pod("low", node="a")
+    world.at(1.0, lambda: world.store.begin_pod_deletion(low, 30.0))
+    high = {"containers": [{"name": "c", "image": "i"}], "priority": 10}
+    world.at(2.0, lambda: world.pod("high", spec=high))
+    world.at(31.0, lambda: world.store.delete_pod(low))
+    world.run(40.0)
+    assert world.recorder.times("high") == [2.0]
+    assert world.store.pods["default/high"].nominated_node == "a"
+    assert world.store.pods["default/high"].bound_s == 31.0
+    assert world.recorder.messages("low") == []
+
+
 def test_heartbeats_wake_nobody_but_a_deleted_pod_does() -> None:
     """A kubelet's status and Ready updates change nothing for who waits; a freed slot does at once."""
     world = World("1.34")
