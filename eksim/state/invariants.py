@@ -215,13 +215,16 @@ def enis_within_limit(store: Store, picture: Picture) -> Iterator[str]:
 
 @invariant("pods-within-max-pods", "kubernetes/pkg/scheduler/framework/plugins/noderesources/fit.go:fitsRequest")
 def pods_within_max_pods(store: Store, picture: Picture) -> Iterator[str]:
-    """No node holds more unfinished pods than its allocatable pods, neither bound nor started by its kubelet."""
+    """No node holds more unfinished pods than its allocatable pods, neither bound nor started by its kubelet.
+
+    Pods of a node of the same name that is gone do not count before the kubelet has taken them.
+    """
     started: dict[str, int] = {}
     for worker in picture.workers:
         if worker.pod.phase not in ("Succeeded", "Failed"):
             started[worker.node] = started.get(worker.node, 0) + 1
     for name, node in store.nodes.items():
-        count = unfinished(store, name)
+        count = unfinished(store, name, since_s=node.created_s)
         limit = node.allocatable.get("pods", 0)
         if count > limit:
             yield f"{name} holds {count} pods, max-pods {limit}"
@@ -255,9 +258,12 @@ def subnet_adds_up(store: Store, picture: Picture) -> Iterator[str]:
 # -- scheduling -----------------------------------------------------------------------------------------------------
 
 
-def unfinished(store: Store, node: str) -> int:
-    """How many pods are bound to the node and have not ended."""
-    return sum(p.phase not in ("Succeeded", "Failed") for p in store.pods_by_node.get(node, {}).values())
+def unfinished(store: Store, node: str, since_s: float = 0.0) -> int:
+    """How many pods are bound to the node, since that time, and have not ended."""
+    return sum(
+        p.phase not in ("Succeeded", "Failed") and (p.bound_s is None or p.bound_s >= since_s)
+        for p in store.pods_by_node.get(node, {}).values()
+    )
 
 
 @invariant("scheduler-counts-what-is-there", "kubernetes/pkg/scheduler/backend/cache/interface.go (Cache)")

@@ -48,11 +48,18 @@ class _Tables:
             except Exception as error:  # a truncated or foreign Parquet file fails in the reader's own ways
                 where = result.directory / f"{name}.parquet" if result.directory is not None else name
                 raise InputError(f"{where} cannot be read: {error}", expected="a whole table of eksim run") from None
-        #: node → its type, by the nodes table
+        #: node → its type and its max-pods, by the nodes table; names that nodes of several types have borne are left out
         self.types: dict[str, catalog.InstanceType] = {}
+        self.slots: dict[str, int] = {}
+        borne: dict[str, dict[str, None]] = {}
         for row in self._rows["nodes"]:
             if row["instance_type"]:
                 self.types[row["node"]] = catalog.lookup(row["instance_type"])
+                borne.setdefault(row["node"], {})[row["instance_type"]] = None
+            self.slots[row["node"]] = row["max_pods"]
+        for node, types in borne.items():
+            if len(types) > 1:
+                del self.types[node], self.slots[node]
 
     def __getitem__(self, name: str) -> list[Row]:
         return self._rows[name]
@@ -224,7 +231,7 @@ def _bound_within_max_pods(tables: _Tables) -> Iterator[str]:
 
 
 def _most_pods(tables: _Tables, verb: str) -> Iterator[str]:
-    slots = {row["node"]: row["max_pods"] for row in tables["nodes"]}
+    slots = tables.slots
     where: dict[str, str] = {}
     there: dict[str, dict[str, None]] = {}
     for row in tables["pods"]:

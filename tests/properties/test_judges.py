@@ -104,3 +104,38 @@ def test_a_daemon_that_cannot_set_up_its_eni_forgets_whose_the_addresses_are() -
     checked = check_result(result)
     assert "address-in-one-place" in checked.left_out
     assert checked.violations == []
+
+
+def test_a_small_node_may_get_the_name_of_a_large_one_whose_pods_are_still_there() -> None:
+    # a node is named by its address, and its pods outlive it until the garbage collector comes by (podgc, 20 s)
+    template = {
+        "metadata": {"labels": {"app": "agent"}},
+        "spec": {"hostNetwork": True, "containers": [{"name": "c", "image": "a:1"}]},
+    }
+    spec = {"replicas": 12, "selector": {"matchLabels": {"app": "agent"}}, "template": template}
+    manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "agent"}, "spec": spec}
+    document = {
+        **ONE_NODE,
+        "seed": 1,
+        "latency": "default",
+        "cluster": {
+            "subnets": [{"name": "s", "zone": "us-east-1a", "cidr": "10.0.0.0/28", "taken": 10}],
+            "vpcCni": {"env": {"DISABLE_NETWORK_RESOURCE_PROVISIONING": "true"}},
+            "nodeGroups": [
+                {"name": "large", "instanceType": "m5.large", "size": 1},
+                {"name": "small", "instanceType": "t3.small", "size": 0},
+            ],
+            "addons": {"coredns": False},
+        },
+        "workloads": [{"manifest": manifest}],
+    }
+    machine = ClusterMachine()
+    machine.start(document)
+    machine.settle()
+    (name,) = machine.cluster.store.nodes
+    machine.act({"removeNodes": {"node": name}})
+    machine.act({"addNodes": {"nodeGroup": "small"}})
+    assert list(machine.cluster.store.nodes) == [name]
+    assert len(machine.cluster.store.pods_by_node[name]) > 11
+    assert machine.violations() == []
+    assert check_result(play(loaded(machine.scenario()), 1)).violations == []
