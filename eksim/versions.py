@@ -275,19 +275,29 @@ class CniRules:
     warm_prefix_gates_growth: bool
     #: up to 1.12: a failed Assign is followed by a new ENI in the same turn.
     failed_assign_tries_eni: bool
-    #: EC2's codes that pause all growth for 120 s; none up to 1.9.0, only InsufficientCidrBlocks up to 1.10.
+    #: EC2's codes that pause all growth for 120 s; none up to 1.9.0, only InsufficientCidrBlocks up to 1.10.1.
     pausing_codes: tuple[str, ...]
     #: from 1.16.3: growth stops once the pool holds max-pods addresses.
     max_pods_stops_growth: bool
-    #: from 1.12.6: a cordoned node adds nothing and frees no ENI.
+    #: from 1.11.3: a cordoned node adds nothing and frees no ENI.
     cordon_stops_growth: bool
+    #: from 1.12.6: AWS_MANAGE_ENIS_NON_SCHEDULABLE.
+    cordon_setting: bool
+    #: from 1.9.1: DISABLE_NETWORK_RESOURCE_PROVISIONING stops tags, the start's growth and the sweep of leaked ENIs too;
+    #: before, only the loop's updates.
+    provisioning_stops_all: bool
     #: from 1.15.4: an ENI is created with its addresses; before, they are assigned after the attach.
     eni_created_with_addresses: bool
     #: from 1.11.4: the wait for metadata wants no more than an ENI can have.
     wait_capped: bool
-    #: from 1.18.3: every ENI with room is tried, and EC2's answer to Assign is believed; before, one ENI, and a
-    #: DescribeNetworkInterfaces after each Assign.
+    #: from 1.18.3: every ENI with room is tried; before, one.
     tries_every_eni: bool
+    #: from 1.16.4: a trunk gets no addresses.
+    skips_trunk: bool
+    #: from 1.11.4: EC2's answer to Assign is believed; before, a DescribeNetworkInterfaces follows each.
+    assign_answer_believed: bool
+    #: from 1.12.5: after PrivateIpAddressLimitExceeded EC2 is asked what is there; before, it counts as success.
+    assign_limit_verified: bool
     #: from 1.15.0: IP_COOLDOWN_PERIOD; before, 30 s.
     cooldown_setting: bool
     #: from 1.20.0: whether an ENI may go is asked with the statistics of the turn's start; before, with fresh ones.
@@ -332,7 +342,15 @@ class CniRules:
     trunk_slot_by_type: bool
     #: from 1.23.0: the plugin talks to ipamd over a unix socket.
     unix_socket: bool
-    #: "v1" (up to 1.19) or "v2": how the SDK words an API error, and retries it.
+    #: up to 1.9.0: a failed Assign is worded by the AWS layer as well.
+    assign_error_wrapped: bool
+    #: up to 1.11.2: the error of single addresses is worded twice (that of prefixes always is).
+    assign_error_twice: bool
+    #: from 1.11.3: a start that cannot list the interfaces says why.
+    start_error_wrapped: bool
+    #: from 1.20.0: a datastore per network card; a failed start and a failed FreeENI say less or more for it.
+    several_cards: bool
+    #: "v1" (up to 1.19.3) or "v2": how the SDK words an API error, and retries it.
     sdk: str
     #: retries of the SDK after a refused call: 15 (ec2wrapper), 10, then the SDK v2's 3 tries.
     sdk_retries: int
@@ -354,13 +372,18 @@ class CniRules:
             pausing_codes=()
             if v < (1, 9, 1)
             else ("InsufficientCidrBlocks",)
-            if v < (1, 11, 0)
+            if v < (1, 10, 2)
             else ("InsufficientCidrBlocks", "InsufficientFreeAddressesInSubnet"),
             max_pods_stops_growth=v >= (1, 16, 3),
-            cordon_stops_growth=v >= (1, 12, 6),
+            cordon_stops_growth=v >= (1, 11, 3),
+            cordon_setting=v >= (1, 12, 6),
+            provisioning_stops_all=v >= (1, 9, 1),
             eni_created_with_addresses=v >= (1, 15, 4),
             wait_capped=v >= (1, 11, 4),
             tries_every_eni=v >= (1, 18, 3),
+            skips_trunk=v >= (1, 16, 4),
+            assign_answer_believed=v >= (1, 11, 4),
+            assign_limit_verified=v >= (1, 12, 5),
             cooldown_setting=v >= (1, 15, 0),
             turn_uses_one_look=v >= (1, 20, 0),
             decrease_marks_at_begin=v < (1, 20, 0),
@@ -382,8 +405,12 @@ class CniRules:
             imds_only_setting=v >= (1, 19, 6),
             trunk_slot_by_type=v >= (1, 20, 4),
             unix_socket=v >= (1, 23, 0),
-            sdk="v1" if v < (1, 20, 0) else "v2",
-            sdk_retries=15 if v < (1, 8, 0) else 10 if v < (1, 20, 0) else 2,
+            assign_error_wrapped=v < (1, 9, 1),
+            assign_error_twice=v < (1, 11, 3),
+            start_error_wrapped=v >= (1, 11, 3),
+            several_cards=v >= (1, 20, 0),
+            sdk="v1" if v < (1, 19, 4) else "v2",
+            sdk_retries=15 if v < (1, 8, 0) else 10 if v < (1, 19, 4) else 2,
             no_address_text="assignPodIPv4AddressUnsafe: no available IP addresses"
             if v < (1, 9, 0)
             else "assignPodIPv4AddressUnsafe: no available IP/Prefix addresses"

@@ -331,7 +331,7 @@ class AwsUtils:
         if isinstance(answer, Refused):
             if answer.code == NOT_FOUND:
                 return None
-            if node.rules.sdk == "v1":
+            if not node.rules.several_cards:
                 return wrap(
                     "FreeENI: failed to retrieve ENI's attachment id: failed to describe network interface", answer
                 )
@@ -416,7 +416,7 @@ class AwsUtils:
     def alloc_ip_addresses(self, node: NodeIpam, eni_id: str, n: int) -> Steps[list[int] | Refused]:
         """Addresses, or /28s in prefix mode, for an ENI. Source: awsutils.go:AllocIPAddresses, v1.23.1.
 
-        Before v1.18.3 PrivateIpAddressLimitExceeded counted as success here; the caller looks at EC2 anyway.
+        Before v1.12.5 PrivateIpAddressLimitExceeded counted as success here; up to v1.11.3 the caller looks at EC2 anyway.
         """
         began = self.clock.now
         need = min(n, node.instance.ipv4_per_eni - 1)
@@ -425,10 +425,12 @@ class AwsUtils:
         result = yield from self.sdk.request(
             node, self._assign_prefixes if node.prefix_mode else self.ec2.assign_private_ip_addresses, eni_id, need
         )
-        if isinstance(result, Refused) and not node.rules.tries_every_eni:
-            what = "IP/Prefix" if node.rules.prefix_delegation else "IP"
-            text = f"allocate {what} address: failed to allocate a private {what} address"
-            result = [] if result.code == ADDRESS_LIMIT else wrap(text, result)
+        if isinstance(result, Refused):
+            if result.code == ADDRESS_LIMIT and not node.rules.assign_limit_verified:
+                result = []
+            elif node.rules.assign_error_wrapped:
+                what = "IP/Prefix" if node.rules.prefix_delegation else "IP"
+                result = wrap(f"allocate {what} address: failed to allocate a private {what} address", result)
         if self._tap is not None:
             self._tell(node, "AllocIPAddresses", began, result, eni=eni_id, n=n)
         return result

@@ -46,7 +46,7 @@ def node_init(ipamd: Ipamd, node: NodeIpam, running: Steps[None] | None) -> Step
     described = yield from ipamd.aws.describe_all_enis(node)
     if isinstance(described, Refused):
         text = "ipamd init: failed to retrieve attached ENIs info"
-        return Refused("", text) if rules.sdk == "v1" else wrap(text, described)
+        return wrap(text, described) if rules.start_error_wrapped else Refused("", text)
     ipamd.set_unmanaged_enis(node, described)
     enis = ipamd.filter_unmanaged_enis(node, described)
     node.datastore = ds = Datastore(node.name, node.prefix_mode, settings.cooldown_s, rules, ipamd.order)
@@ -66,7 +66,7 @@ def node_init(ipamd: Ipamd, node: NodeIpam, running: Steps[None] | None) -> Step
             yield from ipamd.aws.apply_security_groups(node, managed)
     api_node = ipamd.store.nodes.get(node.name)
     node.max_pods = DEFAULT_MAX_PODS if api_node is None else api_node.capacity.get("pods", DEFAULT_MAX_PODS)
-    if settings.provisioning:
+    if settings.provisioning_at_start:
         error = yield from _handle_pre_scaling(ipamd, node)
         if error is None and rules.security_group_refresh == "last":
             error = yield from _refresh_security_groups_from_metadata(ipamd, node, first=False)
@@ -101,7 +101,7 @@ def _refresh_security_groups_from_metadata(ipamd: Ipamd, node: NodeIpam, *, firs
 def _set_up_at_start(ipamd: Ipamd, node: NodeIpam, attached: Attached) -> Steps[Refused | None]:
     """Tag the ENI, and set it up in up to six tries; only a failure to tag is an error of the start."""
     eni = attached.eni
-    if node.rules.tags_at_creation and node.settings.provisioning and eni.type != "trunk":
+    if node.rules.tags_at_creation and node.settings.provisioning_at_start and eni.type != "trunk":
         error = yield from ipamd.aws.tag_eni(node, eni)
         if error is not None:
             return wrap(f"ipamd init: failed to tag managed ENI {eni.id}", error)
@@ -152,10 +152,14 @@ def _give_back_at_start(ipamd: Ipamd, node: NodeIpam) -> Steps[None]:
 def _handle_pre_scaling(ipamd: Ipamd, node: NodeIpam) -> Steps[Refused | None]:
     """One increase step; until v1.12 it only fills one ENI, low or not.
 
-    Source: ipamd.go:handlePreScaling, v1.23.1; nodeInit, v1.9.0.
+    A subnet that is short is no reason to end the start, but for v1.9.0 and before.
+    Source: ipamd.go:handlePreScaling, v1.23.1; nodeInit, v1.12.6, v1.9.1 and v1.9.0.
     """
     if node.rules.start_fills_one_eni:
         increased, error = yield from ipamd.try_assign_cidrs(node)
+        if error is not None and error.code in node.rules.pausing_codes:
+            node.last_insufficient_s = ipamd.clock.now
+            return None
         if error is not None:
             return error
         if increased:
