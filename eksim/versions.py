@@ -319,8 +319,13 @@ class CniRules:
     checkpoint_file: bool
     #: 1.9.0 to 1.19: DEL of a leftover secondary address in prefix mode gives back all unused ones of its ENI.
     del_returns_leftover_addresses: bool
-    #: "first" (up to 1.7.9: before all else, and a failure fails the start), "last" (to 1.14), "before-growth".
+    #: "first" (up to 1.7.9: before all else, and a failure fails the start), "last" (to 1.13.0), "before-start" (to
+    #: 1.13.3), "before-growth".
     security_group_refresh: str
+    #: up to 1.18.1: the ENIs that get the security groups are read in metadata; then the datastore's.
+    security_groups_by_metadata: bool
+    #: 1.10.0 and 1.10.1: they get them without provisioning too.
+    security_groups_always: bool
     #: from 1.8.0: tags come with the creation of an ENI, and are mended at start and reconcile; before, tagged after
     #: the attach.
     tags_at_creation: bool
@@ -394,7 +399,15 @@ class CniRules:
             reconcile_compares_sets=v >= (1, 18, 4),
             checkpoint_file=v >= (1, 12, 0),
             del_returns_leftover_addresses=(1, 9, 0) <= v < (1, 20, 0),
-            security_group_refresh="first" if v < (1, 7, 10) else "last" if v < (1, 15, 0) else "before-growth",
+            security_group_refresh="first"
+            if v < (1, 7, 10)
+            else "last"
+            if v < (1, 13, 1)
+            else "before-start"
+            if v < (1, 13, 4)
+            else "before-growth",
+            security_groups_by_metadata=v < (1, 18, 2),
+            security_groups_always=(1, 10, 0) <= v < (1, 10, 2),
             tags_at_creation=v >= (1, 8, 0),
             owner_tag=v >= (1, 20, 0),
             subnet_discovery=v >= (1, 18, 0),

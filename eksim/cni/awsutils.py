@@ -421,6 +421,8 @@ class AwsUtils:
         began = self.clock.now
         need = min(n, node.instance.ipv4_per_eni - 1)
         if need < 1:
+            if self._tap is not None:
+                self._tell(node, "AllocIPAddresses", began, [], eni=eni_id, n=n)
             return []
         result = yield from self.sdk.request(
             node, self._assign_prefixes if node.prefix_mode else self.ec2.assign_private_ip_addresses, eni_id, need

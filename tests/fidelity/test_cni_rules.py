@@ -317,3 +317,43 @@ def test_why_a_start_failed(version: str, error: str) -> None:
     _do(world, "ec2_fail", api="DescribeNetworkInterfaces", code="UnauthorizedOperation", count=12)
     world.record.begin({"op": "init", "state": {"enis": [], "api_calls": [], "ec2_calls": []}})
     assert world._do_init() == {"error": error}
+
+
+@pytest.mark.parametrize(
+    ("version", "before"),
+    [
+        # ipamd.go:New, nodeInit: the calls that come before the start's Assign
+        ("v1.13.0", ["DescribeNetworkInterfaces", "CreateTags"]),
+        ("v1.13.2", ["ModifyNetworkInterfaceAttribute", "DescribeNetworkInterfaces", "CreateTags"]),
+        ("v1.13.4", ["DescribeNetworkInterfaces", "CreateTags", "ModifyNetworkInterfaceAttribute"]),
+        ("v1.18.2", ["DescribeNetworkInterfaces", "CreateTags", "ModifyNetworkInterfaceAttribute"]),
+    ],
+)
+def test_when_a_start_sets_the_security_groups(version: str, before: list[str]) -> None:
+    calls = _do(_world(version, "secondary-ip", {}), "init")
+    assert calls[: calls.index("AssignPrivateIpAddresses")] == before
+    assert calls.count("ModifyNetworkInterfaceAttribute") == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [
+        # awsutils.go:RefreshSGIDs, v1.18.1 (metadata) and v1.18.2 (the datastore)
+        ("v1.13.4", "DescribeAllENIs: failed to get local ENI metadata"),
+        ("v1.18.1", "DescribeAllENIs: failed to get local ENI metadata"),
+        ("v1.18.2", ""),
+    ],
+)
+def test_where_the_enis_for_the_security_groups_come_from(version: str, error: str) -> None:
+    world = _world(version, "secondary-ip", {})
+    _do(world, "ec2_fail", api="metadata", code="InternalError", count=1, after=1)
+    world.record.begin({"op": "init", "state": {"enis": [], "api_calls": [], "ec2_calls": []}})
+    result = world._do_init()
+    assert (result or {"error": ""})["error"].startswith(error)
+    assert (result is None) == (error == "")
+
+
+@pytest.mark.parametrize(("version", "sets"), [("v1.9.1", 0), ("v1.10.1", 1), ("v1.10.2", 0)])
+def test_two_releases_set_security_groups_without_provisioning(version: str, sets: int) -> None:
+    world = _world(version, "secondary-ip", {"DISABLE_NETWORK_RESOURCE_PROVISIONING": "true"})
+    assert _do(world, "init").count("ModifyNetworkInterfaceAttribute") == sets
