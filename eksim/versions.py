@@ -335,6 +335,9 @@ class CniRules:
     subnet_discovery: bool
     #: from 1.22.0: tags exclude subnets, ENIs in them are marked, cluster tags count.
     subnet_exclusion: bool
+    #: 1.22.0: cluster tags are kubernetes.io/cluster/…, and they count on subnets without the CNI's tag and without
+    #: CLUSTER_NAME too.
+    cluster_tags_of_kubernetes: bool
     #: from 1.9.1: MANAGE_UNTAGGED_ENI, and no_manage with another value than true manages.
     manage_untagged: bool
     #: 1.20.0 to 1.22.4: each count of the ENIs left alone is added to the one before, and so takes ever more room.
@@ -412,6 +415,7 @@ class CniRules:
             owner_tag=v >= (1, 20, 0),
             subnet_discovery=v >= (1, 18, 0),
             subnet_exclusion=v >= (1, 22, 0),
+            cluster_tags_of_kubernetes=v == (1, 22, 0),
             manage_untagged=v >= (1, 9, 1),
             unmanaged_adds_up=(1, 20, 0) <= v < (1, 23, 0),
             leak_cleanup_setting=v >= (1, 13, 0),

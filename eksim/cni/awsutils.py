@@ -263,7 +263,7 @@ class AwsUtils:
                 subnets = [own]
             else:
                 subnets = [
-                    s for s in answer if is_subnet_valid_for_eni_creation(s, s is own, cluster, by_value)
+                    s for s in answer if is_subnet_valid_for_eni_creation(s, s is own, cluster, node.rules)
                 ]
                 if not subnets:
                     return Refused(
@@ -314,7 +314,7 @@ class AwsUtils:
         answer = yield from self._vpc_subnets(node)
         if isinstance(answer, Refused):
             return Refused("", f"failed to get VPC subnets: {answer.message}")  # %v: the code is lost
-        return subnet in answer and is_excluded(subnet, node.settings.cluster_name)
+        return subnet in answer and is_excluded(subnet, node.settings.cluster_name, node.rules)
 
     def free_eni(self, node: NodeIpam, eni_id: str) -> Steps[Refused | None]:
         """Detach and delete. Source: awsutils.go:FreeENI, v1.23.1."""

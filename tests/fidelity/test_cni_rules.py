@@ -10,8 +10,10 @@ from eksim.cni.datastore import Datastore
 from eksim.cni.gomap import MapOrder
 from eksim.cni.reconcile import finds_work
 from eksim.cni.settings import atoi
+from eksim.cni.subnets import is_excluded, is_subnet_valid_for_eni_creation
 from eksim.engine.streams import Streams
 from eksim.errors import Refused
+from eksim.state.network import Subnet
 from eksim.testing.replay_cni import Replay
 from eksim.versions import CniRules
 
@@ -357,3 +359,32 @@ def test_where_the_enis_for_the_security_groups_come_from(version: str, error: s
 def test_two_releases_set_security_groups_without_provisioning(version: str, sets: int) -> None:
     world = _world(version, "secondary-ip", {"DISABLE_NETWORK_RESOURCE_PROVISIONING": "true"})
     assert _do(world, "init").count("ModifyNetworkInterfaceAttribute") == sets
+
+
+@pytest.mark.parametrize(
+    ("version", "tags", "cluster", "valid", "excluded"),
+    [
+        # awsutils.go:isSubnetValidForENICreation, IsSubnetExcluded: (as the node's own subnet, as another)
+        ("v1.22.0", {"kubernetes.io/cluster/a": "shared"}, "b", (False, False), True),
+        ("v1.22.0", {"kubernetes.io/cluster/a": "shared"}, "", (False, False), True),
+        ("v1.22.0", {"kubernetes.io/cluster/a": "shared"}, "a", (True, False), False),
+        ("v1.22.0", {"cni.networking.k8s.aws/cluster/a": ""}, "b", (True, False), False),
+        ("v1.22.1", {"kubernetes.io/cluster/a": "shared"}, "b", (True, False), False),
+        ("v1.22.1", {"cni.networking.k8s.aws/cluster/a": ""}, "b", (True, False), False),
+        (
+            "v1.22.1",
+            {"cni.networking.k8s.aws/cluster/a": "", "kubernetes.io/role/cni": "1"},
+            "b",
+            (False, False),
+            True,
+        ),
+        ("v1.22.1", {"cni.networking.k8s.aws/cluster/a": "", "kubernetes.io/role/cni": "1"}, "", (True, True), False),
+    ],
+)
+def test_whose_subnet_it_is(
+    version: str, tags: dict[str, str], cluster: str, valid: tuple[bool, bool], excluded: bool
+) -> None:
+    rules = CniRules.of(version)
+    subnet = Subnet("s", 10 << 24, 24, tags=tags)
+    seen = tuple(is_subnet_valid_for_eni_creation(subnet, own, cluster, rules) for own in (True, False))
+    assert (seen, is_excluded(subnet, cluster, rules)) == (valid, excluded)
