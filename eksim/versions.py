@@ -275,19 +275,29 @@ class CniRules:
     warm_prefix_gates_growth: bool
     #: up to 1.12: a failed Assign is followed by a new ENI in the same turn.
     failed_assign_tries_eni: bool
-    #: EC2's codes that pause all growth for 120 s; none up to 1.9.0, only InsufficientCidrBlocks up to 1.10.
+    #: EC2's codes that pause all growth for 120 s; none up to 1.9.0, only InsufficientCidrBlocks up to 1.10.1.
     pausing_codes: tuple[str, ...]
     #: from 1.16.3: growth stops once the pool holds max-pods addresses.
     max_pods_stops_growth: bool
-    #: from 1.12.6: a cordoned node adds nothing and frees no ENI.
+    #: from 1.11.3: a cordoned node adds nothing and frees no ENI.
     cordon_stops_growth: bool
+    #: from 1.12.6: AWS_MANAGE_ENIS_NON_SCHEDULABLE.
+    cordon_setting: bool
+    #: from 1.9.1: DISABLE_NETWORK_RESOURCE_PROVISIONING stops tags, the start's growth and the sweep of leaked ENIs too;
+    #: before, only the loop's updates.
+    provisioning_stops_all: bool
     #: from 1.15.4: an ENI is created with its addresses; before, they are assigned after the attach.
     eni_created_with_addresses: bool
     #: from 1.11.4: the wait for metadata wants no more than an ENI can have.
     wait_capped: bool
-    #: from 1.18.3: every ENI with room is tried, and EC2's answer to Assign is believed; before, one ENI, and a
-    #: DescribeNetworkInterfaces after each Assign.
+    #: from 1.18.3: every ENI with room is tried; before, one.
     tries_every_eni: bool
+    #: from 1.16.4: a trunk gets no addresses.
+    skips_trunk: bool
+    #: from 1.11.4: EC2's answer to Assign is believed; before, a DescribeNetworkInterfaces follows each.
+    assign_answer_believed: bool
+    #: from 1.12.5: after PrivateIpAddressLimitExceeded EC2 is asked what is there; before, it counts as success.
+    assign_limit_verified: bool
     #: from 1.15.0: IP_COOLDOWN_PERIOD; before, 30 s.
     cooldown_setting: bool
     #: from 1.20.0: whether an ENI may go is asked with the statistics of the turn's start; before, with fresh ones.
@@ -309,8 +319,13 @@ class CniRules:
     checkpoint_file: bool
     #: 1.9.0 to 1.19: DEL of a leftover secondary address in prefix mode gives back all unused ones of its ENI.
     del_returns_leftover_addresses: bool
-    #: "first" (up to 1.7.9: before all else, and a failure fails the start), "last" (to 1.14), "before-growth".
+    #: "first" (up to 1.7.9: before all else, and a failure fails the start), "last" (to 1.13.0), "before-start" (to
+    #: 1.13.3), "before-growth".
     security_group_refresh: str
+    #: up to 1.18.1: the ENIs that get the security groups are read in metadata; then the datastore's.
+    security_groups_by_metadata: bool
+    #: 1.10.0 and 1.10.1: they get them without provisioning too.
+    security_groups_always: bool
     #: from 1.8.0: tags come with the creation of an ENI, and are mended at start and reconcile; before, tagged after
     #: the attach.
     tags_at_creation: bool
@@ -320,6 +335,9 @@ class CniRules:
     subnet_discovery: bool
     #: from 1.22.0: tags exclude subnets, ENIs in them are marked, cluster tags count.
     subnet_exclusion: bool
+    #: 1.22.0: cluster tags are kubernetes.io/cluster/…, and they count on subnets without the CNI's tag and without
+    #: CLUSTER_NAME too.
+    cluster_tags_of_kubernetes: bool
     #: from 1.9.1: MANAGE_UNTAGGED_ENI, and no_manage with another value than true manages.
     manage_untagged: bool
     #: 1.20.0 to 1.22.4: each count of the ENIs left alone is added to the one before, and so takes ever more room.
@@ -332,7 +350,15 @@ class CniRules:
     trunk_slot_by_type: bool
     #: from 1.23.0: the plugin talks to ipamd over a unix socket.
     unix_socket: bool
-    #: "v1" (up to 1.19) or "v2": how the SDK words an API error, and retries it.
+    #: up to 1.9.0: a failed Assign is worded by the AWS layer as well.
+    assign_error_wrapped: bool
+    #: up to 1.11.2: the error of single addresses is worded twice (that of prefixes always is).
+    assign_error_twice: bool
+    #: from 1.11.3: a start that cannot list the interfaces says why.
+    start_error_wrapped: bool
+    #: from 1.20.0: a datastore per network card; a failed start and a failed FreeENI say less or more for it.
+    several_cards: bool
+    #: "v1" (up to 1.19.3) or "v2": how the SDK words an API error, and retries it.
     sdk: str
     #: retries of the SDK after a refused call: 15 (ec2wrapper), 10, then the SDK v2's 3 tries.
     sdk_retries: int
@@ -354,13 +380,18 @@ class CniRules:
             pausing_codes=()
             if v < (1, 9, 1)
             else ("InsufficientCidrBlocks",)
-            if v < (1, 11, 0)
+            if v < (1, 10, 2)
             else ("InsufficientCidrBlocks", "InsufficientFreeAddressesInSubnet"),
             max_pods_stops_growth=v >= (1, 16, 3),
-            cordon_stops_growth=v >= (1, 12, 6),
+            cordon_stops_growth=v >= (1, 11, 3),
+            cordon_setting=v >= (1, 12, 6),
+            provisioning_stops_all=v >= (1, 9, 1),
             eni_created_with_addresses=v >= (1, 15, 4),
             wait_capped=v >= (1, 11, 4),
             tries_every_eni=v >= (1, 18, 3),
+            skips_trunk=v >= (1, 16, 4),
+            assign_answer_believed=v >= (1, 11, 4),
+            assign_limit_verified=v >= (1, 12, 5),
             cooldown_setting=v >= (1, 15, 0),
             turn_uses_one_look=v >= (1, 20, 0),
             decrease_marks_at_begin=v < (1, 20, 0),
@@ -371,19 +402,32 @@ class CniRules:
             reconcile_compares_sets=v >= (1, 18, 4),
             checkpoint_file=v >= (1, 12, 0),
             del_returns_leftover_addresses=(1, 9, 0) <= v < (1, 20, 0),
-            security_group_refresh="first" if v < (1, 7, 10) else "last" if v < (1, 15, 0) else "before-growth",
+            security_group_refresh="first"
+            if v < (1, 7, 10)
+            else "last"
+            if v < (1, 13, 1)
+            else "before-start"
+            if v < (1, 13, 4)
+            else "before-growth",
+            security_groups_by_metadata=v < (1, 18, 2),
+            security_groups_always=(1, 10, 0) <= v < (1, 10, 2),
             tags_at_creation=v >= (1, 8, 0),
             owner_tag=v >= (1, 20, 0),
             subnet_discovery=v >= (1, 18, 0),
             subnet_exclusion=v >= (1, 22, 0),
+            cluster_tags_of_kubernetes=v == (1, 22, 0),
             manage_untagged=v >= (1, 9, 1),
             unmanaged_adds_up=(1, 20, 0) <= v < (1, 23, 0),
             leak_cleanup_setting=v >= (1, 13, 0),
             imds_only_setting=v >= (1, 19, 6),
             trunk_slot_by_type=v >= (1, 20, 4),
             unix_socket=v >= (1, 23, 0),
-            sdk="v1" if v < (1, 20, 0) else "v2",
-            sdk_retries=15 if v < (1, 8, 0) else 10 if v < (1, 20, 0) else 2,
+            assign_error_wrapped=v < (1, 9, 1),
+            assign_error_twice=v < (1, 11, 3),
+            start_error_wrapped=v >= (1, 11, 3),
+            several_cards=v >= (1, 20, 0),
+            sdk="v1" if v < (1, 19, 4) else "v2",
+            sdk_retries=15 if v < (1, 8, 0) else 10 if v < (1, 19, 4) else 2,
             no_address_text="assignPodIPv4AddressUnsafe: no available IP addresses"
             if v < (1, 9, 0)
             else "assignPodIPv4AddressUnsafe: no available IP/Prefix addresses"

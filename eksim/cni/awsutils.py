@@ -265,7 +265,7 @@ class AwsUtils:
                 subnets = [own]
             else:
                 subnets = [
-                    s for s in answer if is_subnet_valid_for_eni_creation(s, s is own, cluster, by_value)
+                    s for s in answer if is_subnet_valid_for_eni_creation(s, s is own, cluster, node.rules)
                 ]
                 if not subnets:
                     return Refused(
@@ -316,7 +316,7 @@ class AwsUtils:
         answer = yield from self._vpc_subnets(node)
         if isinstance(answer, Refused):
             return Refused("", f"failed to get VPC subnets: {answer.message}")  # %v: the code is lost
-        return subnet in answer and is_excluded(subnet, node.settings.cluster_name)
+        return subnet in answer and is_excluded(subnet, node.settings.cluster_name, node.rules)
 
     def free_eni(self, node: NodeIpam, eni_id: str) -> Steps[Refused | None]:
         """Detach and delete. Source: awsutils.go:FreeENI, v1.23.1."""
@@ -333,7 +333,7 @@ class AwsUtils:
         if isinstance(answer, Refused):
             if answer.code == NOT_FOUND:
                 return None
-            if node.rules.sdk == "v1":
+            if not node.rules.several_cards:
                 return wrap(
                     "FreeENI: failed to retrieve ENI's attachment id: failed to describe network interface", answer
                 )
@@ -418,19 +418,23 @@ class AwsUtils:
     def alloc_ip_addresses(self, node: NodeIpam, eni_id: str, n: int) -> Steps[list[int] | Refused]:
         """Addresses, or /28s in prefix mode, for an ENI. Source: awsutils.go:AllocIPAddresses, v1.23.1.
 
-        Before v1.18.3 PrivateIpAddressLimitExceeded counted as success here; the caller looks at EC2 anyway.
+        Before v1.12.5 PrivateIpAddressLimitExceeded counted as success here; up to v1.11.3 the caller looks at EC2 anyway.
         """
         began = self.clock.now
         need = min(n, node.instance.ipv4_per_eni - 1)
         if need < 1:
+            if self._tap is not None:
+                self._tell(node, "AllocIPAddresses", began, [], eni=eni_id, n=n)
             return []
         result = yield from self.sdk.request(
             node, self._assign_prefixes if node.prefix_mode else self.ec2.assign_private_ip_addresses, eni_id, need
         )
-        if isinstance(result, Refused) and not node.rules.tries_every_eni:
-            what = "IP/Prefix" if node.rules.prefix_delegation else "IP"
-            text = f"allocate {what} address: failed to allocate a private {what} address"
-            result = [] if result.code == ADDRESS_LIMIT else wrap(text, result)
+        if isinstance(result, Refused):
+            if result.code == ADDRESS_LIMIT and not node.rules.assign_limit_verified:
+                result = []
+            elif node.rules.assign_error_wrapped:
+                what = "IP/Prefix" if node.rules.prefix_delegation else "IP"
+                result = wrap(f"allocate {what} address: failed to allocate a private {what} address", result)
         if self._tap is not None:
             self._tell(node, "AllocIPAddresses", began, result, eni=eni_id, n=n)
         return result

@@ -305,7 +305,7 @@ class Datastore:
             if not self.rules.prefix_delegation:
                 return Refused("", "addr already assigned")
             text = "datastore: IP already in data store"
-            return Refused("", text if self.rules.sdk == "v1" else f"Error while reading datastore: {text}")
+            return Refused("", f"Error while reading datastore: {text}" if self.rules.several_cards else text)
         if address in eni.cidrs:
             eni.assigned_addresses += 1
         else:
@@ -366,10 +366,9 @@ class Datastore:
     def allocatable_enis(self, max_per_eni: int, skip_primary: bool) -> list[DatastoreEni]:
         """ENIs with room for more items, in map order.
 
-        Source: data_store.go:GetAllocatableENIs, v1.23.1; GetENINeedsIP, v1.9.0 (trunks are passed over since
-        v1.18.3 only, as the candidates are).
+        Source: data_store.go:GetAllocatableENIs, v1.23.1; GetENINeedsIP, v1.16.4 and v1.9.0.
         """
-        skip_trunk = self.rules.tries_every_eni
+        skip_trunk = self.rules.skips_trunk
         found = {
             n: eni
             for n, eni in self._ids.items()
@@ -384,7 +383,7 @@ class Datastore:
 
     def has_allocatable_eni(self, max_per_eni: int, skip_primary: bool) -> bool:
         """Whether :meth:`allocatable_enis` would find any."""
-        skip_trunk = self.rules.tries_every_eni
+        skip_trunk = self.rules.skips_trunk
         for eni in self.enis.values():
             if eni.cidrs.count < max_per_eni and not eni.excluded:
                 if not (skip_primary and eni.primary) and not (skip_trunk and eni.trunk):

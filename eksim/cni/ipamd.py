@@ -338,7 +338,7 @@ class Ipamd:
     def try_assign_cidrs(self, node: NodeIpam) -> Steps[tuple[bool, Refused | None]]:
         """Items for an ENI that has room: whether the pool grew, and an error.
 
-        Source: ipamd.go:tryAssignIPs, tryAssignPrefixes, v1.23.1, v1.9.0 and v1.7.5.
+        Source: ipamd.go:tryAssignIPs, tryAssignPrefixes, v1.23.1, v1.18.2, v1.11.4, v1.9.0 and v1.7.5.
         """
         ds, rules = node.ds, node.rules
         stats = ds.stats()
@@ -356,13 +356,13 @@ class Ipamd:
                         continue
                     what = "IPv4 prefix" if node.prefix_mode else "IP addresses"
                     # the real code words the error twice, but for one format that forgets it
-                    twice = f": {answer.message}" if node.prefix_mode or not rules.tries_every_eni else " "
+                    twice = f": {answer.message}" if node.prefix_mode or rules.assign_error_twice else " "
                     return False, wrap(f"failed to allocate one {what} on ENI {eni.id}, err{twice}", answer)
-            if isinstance(answer, Refused) or not rules.tries_every_eni:
+            if isinstance(answer, Refused) or not rules.assign_answer_believed:
                 answer = yield from self.aws.get_items_from_ec2(node, eni.id, prefixes=node.prefix_mode)
                 if isinstance(answer, Refused):
                     text = "failed to get ENI IP addresses during IP allocation"
-                    if node.prefix_mode and not rules.tries_every_eni:
+                    if node.prefix_mode and not rules.assign_answer_believed:
                         text = "failed to get ENI Prefix addresses during IPv4 Prefix allocation"
                     return True, wrap(text, answer)
             if ds.enis.get(eni.id) is eni:

@@ -43,10 +43,15 @@ def node_init(ipamd: Ipamd, node: NodeIpam, running: Steps[None] | None) -> Step
         error = yield from _refresh_security_groups_from_metadata(ipamd, node, first=True)
         if error is not None:
             return wrap("ipamd: can not initialize with AWS SDK interface", error)
+    sets_groups = settings.provisioning_at_start or rules.security_groups_always
+    if sets_groups and rules.security_group_refresh == "before-start":
+        error = yield from _refresh_security_groups_from_metadata(ipamd, node, first=False)
+        if error is not None:
+            return error
     described = yield from ipamd.aws.describe_all_enis(node)
     if isinstance(described, Refused):
         text = "ipamd init: failed to retrieve attached ENIs info"
-        return Refused("", text) if rules.sdk == "v1" else wrap(text, described)
+        return wrap(text, described) if rules.start_error_wrapped else Refused("", text)
     ipamd.set_unmanaged_enis(node, described)
     enis = ipamd.filter_unmanaged_enis(node, described)
     node.datastore = ds = Datastore(node.name, node.prefix_mode, settings.cooldown_s, rules, ipamd.order)
@@ -60,19 +65,24 @@ def node_init(ipamd: Ipamd, node: NodeIpam, running: Steps[None] | None) -> Step
         node.datastore = None
         return error
     yield from _give_back_at_start(ipamd, node)
-    if settings.provisioning and rules.security_group_refresh == "before-growth":
-        managed = [id for id in ds.enis if node.unmanaged is None or id not in node.unmanaged]
-        if not settings.custom_networking:
+    if sets_groups and rules.security_group_refresh == "before-growth":
+        if rules.security_groups_by_metadata:
+            error = yield from _refresh_security_groups_from_metadata(ipamd, node, first=False)
+            if error is not None:
+                node.datastore = None
+                return error
+        elif not settings.custom_networking:
+            managed = [id for id in ds.enis if node.unmanaged is None or id not in node.unmanaged]
             yield from ipamd.aws.apply_security_groups(node, managed)
     api_node = ipamd.store.nodes.get(node.name)
     node.max_pods = DEFAULT_MAX_PODS if api_node is None else api_node.capacity.get("pods", DEFAULT_MAX_PODS)
-    if settings.provisioning:
+    if settings.provisioning_at_start:
         error = yield from _handle_pre_scaling(ipamd, node)
-        if error is None and rules.security_group_refresh == "last":
-            error = yield from _refresh_security_groups_from_metadata(ipamd, node, first=False)
-        if error is not None:
-            ipamd.stop(node)
-            return error
+    if error is None and sets_groups and rules.security_group_refresh == "last":
+        error = yield from _refresh_security_groups_from_metadata(ipamd, node, first=False)
+    if error is not None:
+        ipamd.stop(node)
+        return error
     ipamd.tell_pool(node)
     return None
 
@@ -80,7 +90,7 @@ def node_init(ipamd: Ipamd, node: NodeIpam, running: Steps[None] | None) -> Step
 def _refresh_security_groups_from_metadata(ipamd: Ipamd, node: NodeIpam, *, first: bool) -> Steps[Refused | None]:
     """Older releases take the ENIs whose security groups they set from metadata; v1.7.5 reads its list twice and first.
 
-    Source: awsutils.go:refreshSGIDs, setPrimaryENI, v1.7.5; RefreshSGIDs, v1.9.0.
+    Source: awsutils.go:refreshSGIDs, setPrimaryENI, v1.7.5; RefreshSGIDs, v1.9.0 and v1.18.1.
     """
     if first:
         enis = ipamd.aws.get_attached_enis(node, told=False)
@@ -101,7 +111,7 @@ def _refresh_security_groups_from_metadata(ipamd: Ipamd, node: NodeIpam, *, firs
 def _set_up_at_start(ipamd: Ipamd, node: NodeIpam, attached: Attached) -> Steps[Refused | None]:
     """Tag the ENI, and set it up in up to six tries; only a failure to tag is an error of the start."""
     eni = attached.eni
-    if node.rules.tags_at_creation and node.settings.provisioning and eni.type != "trunk":
+    if node.rules.tags_at_creation and node.settings.provisioning_at_start and eni.type != "trunk":
         error = yield from ipamd.aws.tag_eni(node, eni)
         if error is not None:
             return wrap(f"ipamd init: failed to tag managed ENI {eni.id}", error)
@@ -152,10 +162,14 @@ def _give_back_at_start(ipamd: Ipamd, node: NodeIpam) -> Steps[None]:
 def _handle_pre_scaling(ipamd: Ipamd, node: NodeIpam) -> Steps[Refused | None]:
     """One increase step; until v1.12 it only fills one ENI, low or not.
 
-    Source: ipamd.go:handlePreScaling, v1.23.1; nodeInit, v1.9.0.
+    A subnet that is short is no reason to end the start, but for v1.9.0 and before.
+    Source: ipamd.go:handlePreScaling, v1.23.1; nodeInit, v1.12.6, v1.9.1 and v1.9.0.
     """
     if node.rules.start_fills_one_eni:
         increased, error = yield from ipamd.try_assign_cidrs(node)
+        if error is not None and error.code in node.rules.pausing_codes:
+            node.last_insufficient_s = ipamd.clock.now
+            return None
         if error is not None:
             return error
         if increased:

@@ -58,7 +58,7 @@ def node_ip_pool_reconcile(ipamd: Ipamd, node: NodeIpam) -> Steps[None]:
                 yield from _reconcile_items(ipamd, node, row, a, prefixes, prefix=True)
             current.pop(a.eni.id, None)
             continue
-        if node.rules.tags_at_creation and node.settings.provisioning and a.eni.type != "trunk":
+        if node.rules.tags_at_creation and node.settings.provisioning_at_start and a.eni.type != "trunk":
             error = yield from ipamd.aws.tag_eni(node, a.eni)
             if error is not None:
                 continue

@@ -84,7 +84,10 @@ class Settings:
     pod_eni: bool
     manage_untagged: bool
     manage_on_cordoned: bool
+    #: the loop grows and shrinks the pool
     provisioning: bool
+    #: the start does, and ENIs are tagged and leaked ones swept
+    provisioning_at_start: bool
     imds_only: bool
     leak_cleanup: bool
     cluster_name: str
@@ -115,6 +118,7 @@ class Settings:
         cooldown = atoi(env.get("IP_COOLDOWN_PERIOD", "")) if rules.cooldown_setting else None
         imds_only = rules.imds_only_setting and flag("ENABLE_IMDS_ONLY_MODE", False)
         provisioning = not (imds_only or flag("DISABLE_NETWORK_RESOURCE_PROVISIONING", False))
+        at_start = provisioning or not rules.provisioning_stops_all
         return Settings(
             env=env,
             warm_eni_target=_not_negative(env, "WARM_ENI_TARGET", 1),
@@ -128,10 +132,12 @@ class Settings:
             subnet_discovery=rules.subnet_discovery and flag("ENABLE_SUBNET_DISCOVERY", True),
             pod_eni=flag("ENABLE_POD_ENI", False),
             manage_untagged=not rules.manage_untagged or flag("MANAGE_UNTAGGED_ENI", True),
-            manage_on_cordoned=not rules.cordon_stops_growth or flag("AWS_MANAGE_ENIS_NON_SCHEDULABLE", False),
+            manage_on_cordoned=not rules.cordon_stops_growth
+            or (rules.cordon_setting and flag("AWS_MANAGE_ENIS_NON_SCHEDULABLE", False)),
             provisioning=provisioning,
+            provisioning_at_start=at_start,
             imds_only=imds_only,
-            leak_cleanup=provisioning
+            leak_cleanup=at_start
             and not (rules.leak_cleanup_setting and flag("DISABLE_LEAKED_ENI_CLEANUP", False)),
             cluster_name=env.get("CLUSTER_NAME", ""),
             additional_tags=load_additional_eni_tags(env.get("ADDITIONAL_ENI_TAGS", "")),

@@ -10,8 +10,10 @@ from eksim.cni.datastore import Datastore
 from eksim.cni.gomap import MapOrder
 from eksim.cni.reconcile import finds_work
 from eksim.cni.settings import atoi
+from eksim.cni.subnets import is_excluded, is_subnet_valid_for_eni_creation
 from eksim.engine.streams import Streams
 from eksim.errors import Refused
+from eksim.state.network import Subnet
 from eksim.testing.replay_cni import Replay
 from eksim.versions import CniRules
 
@@ -206,3 +208,183 @@ def test_from_v1_20_to_v1_22_enis_left_alone_take_ever_more_room(
         _do(world, "tick")
     assert len(world.instance.enis) == attached
     assert world.node.unmanaged_count <= world.instance.max_enis
+
+
+@pytest.mark.parametrize(
+    ("version", "describes"),
+    [
+        # ipamd.go:tryAssignIPs: EC2 is asked what came of an Assign up to v1.11.3, then its answer is believed
+        ("v1.9.0", 1),
+        ("v1.11.3", 1),
+        ("v1.11.4", 0),
+        ("v1.18.2", 0),
+        ("v1.23.1", 0),
+    ],
+)
+def test_what_an_assign_gave_is_asked_again_by_old_releases_only(version: str, describes: int) -> None:
+    world = _world(version, "secondary-ip", {})
+    calls = _do(world, "init")
+    assert calls[calls.index("AssignPrivateIpAddresses") :].count("DescribeNetworkInterfaces") == describes
+    assert world.node.ds.stats().total == 9
+
+
+@pytest.mark.parametrize(
+    ("version", "calls", "total"),
+    [
+        # after PrivateIpAddressLimitExceeded: asks EC2 anyway
+        ("v1.11.3", ["AssignPrivateIpAddresses", "DescribeNetworkInterfaces"], 9),
+        # counts it as success and learns nothing, turn after turn
+        ("v1.11.4", ["AssignPrivateIpAddresses"], 3),
+        ("v1.12.2", ["AssignPrivateIpAddresses"], 3),
+        # asks EC2 because of it
+        ("v1.12.5", ["AssignPrivateIpAddresses", "DescribeNetworkInterfaces"], 9),
+        ("v1.18.2", ["AssignPrivateIpAddresses", "DescribeNetworkInterfaces"], 9),
+        ("v1.23.1", ["AssignPrivateIpAddresses", "DescribeNetworkInterfaces"], 9),
+    ],
+)
+def test_an_eni_that_ec2_calls_full(version: str, calls: list[str], total: int) -> None:
+    world = _world(version, "secondary-ip", {"WARM_IP_TARGET": "3"})
+    _do(world, "init")
+    _do(world, "ips_added", device=0, n=6, kind="ip")
+    _do(world, "assign", pods=[1, 2, 3])
+    assert _do(world, "tick") == calls
+    assert world.node.ds.stats().total == total
+
+
+@pytest.mark.parametrize(
+    ("version", "paused"),
+    [("v1.9.1", False), ("v1.10.1", False), ("v1.10.2", True), ("v1.11.0", True), ("v1.12.6", True)],
+)
+def test_a_start_in_a_dry_subnet_pauses_growth_or_fails(version: str, paused: bool) -> None:
+    # ipamd.go:nodeInit, containsInsufficientCIDRsOrSubnetIPs: a single address missing counts from v1.10.2 on
+    world = _world(version, "secondary-ip", {})
+    _do(world, "subnet_take", n=5000)
+    world.record.begin({"op": "init", "state": {"enis": [], "api_calls": [], "ec2_calls": []}})
+    result = world._do_init()
+    assert (result is None) == paused
+    assert (world.node.last_insufficient_s == 0.0) == paused
+
+
+def test_a_start_without_a_free_block_goes_on_from_v1_9_1() -> None:
+    for version, goes_on in (("v1.9.0", False), ("v1.9.1", True), ("v1.12.6", True)):
+        world = _world(version, "prefix", {"WARM_PREFIX_TARGET": "1"})
+        _do(world, "subnet_take", n=5000)
+        world.record.begin({"op": "init", "state": {"enis": [], "api_calls": [], "ec2_calls": []}})
+        assert (world._do_init() is None) == goes_on, version
+
+
+@pytest.mark.parametrize(
+    ("version", "env", "enis"),
+    [
+        # ipamd.go:isNodeNonSchedulable is asked from v1.11.3 on, and can be overruled from v1.12.6 on
+        ("v1.11.2", {}, 2),
+        ("v1.11.3", {}, 1),
+        ("v1.12.5", {"AWS_MANAGE_ENIS_NON_SCHEDULABLE": "true"}, 1),
+        ("v1.12.6", {"AWS_MANAGE_ENIS_NON_SCHEDULABLE": "true"}, 2),
+        ("v1.12.6", {}, 1),
+    ],
+)
+def test_a_cordoned_node_does_not_grow_from_v1_11_3(version: str, env: dict[str, str], enis: int) -> None:
+    world = _world(version, "secondary-ip", env)
+    _do(world, "init")
+    _do(world, "cordon")
+    _do(world, "assign", pods=[1])
+    _do(world, "tick")
+    assert len(world.instance.enis) == enis
+
+
+@pytest.mark.parametrize(("version", "touched"), [("v1.9.0", True), ("v1.9.1", False), ("v1.23.1", False)])
+def test_without_provisioning_the_first_releases_still_tag_and_fill_at_the_start(version: str, touched: bool) -> None:
+    # ipamd.go:nodeInit, v1.9.0 and v1.9.1
+    world = _world(version, "secondary-ip", {"DISABLE_NETWORK_RESOURCE_PROVISIONING": "true"})
+    calls = _do(world, "init")
+    assert ("CreateTags" in calls, "AssignPrivateIpAddresses" in calls) == (touched, touched)
+    assert world.node.settings.leak_cleanup == touched
+    _do(world, "assign", pods=[1, 2])
+    assert "CreateNetworkInterface" not in _do(world, "tick"), "the loop adds nothing"
+
+
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [
+        ("v1.11.2", "ipamd init: failed to retrieve attached ENIs info"),
+        ("v1.11.3", "ipamd init: failed to retrieve attached ENIs info: UnauthorizedOperation: injected"),
+        ("v1.19.3", "ipamd init: failed to retrieve attached ENIs info: UnauthorizedOperation: injected"),
+        # AWS SDK v2
+        ("v1.19.4", "ipamd init: failed to retrieve attached ENIs info: api error UnauthorizedOperation: injected"),
+    ],
+)
+def test_why_a_start_failed(version: str, error: str) -> None:
+    world = _world(version, "secondary-ip", {})
+    _do(world, "ec2_fail", api="DescribeNetworkInterfaces", code="UnauthorizedOperation", count=12)
+    world.record.begin({"op": "init", "state": {"enis": [], "api_calls": [], "ec2_calls": []}})
+    assert world._do_init() == {"error": error}
+
+
+@pytest.mark.parametrize(
+    ("version", "before"),
+    [
+        # ipamd.go:New, nodeInit: the calls that come before the start's Assign
+        ("v1.13.0", ["DescribeNetworkInterfaces", "CreateTags"]),
+        ("v1.13.2", ["ModifyNetworkInterfaceAttribute", "DescribeNetworkInterfaces", "CreateTags"]),
+        ("v1.13.4", ["DescribeNetworkInterfaces", "CreateTags", "ModifyNetworkInterfaceAttribute"]),
+        ("v1.18.2", ["DescribeNetworkInterfaces", "CreateTags", "ModifyNetworkInterfaceAttribute"]),
+    ],
+)
+def test_when_a_start_sets_the_security_groups(version: str, before: list[str]) -> None:
+    calls = _do(_world(version, "secondary-ip", {}), "init")
+    assert calls[: calls.index("AssignPrivateIpAddresses")] == before
+    assert calls.count("ModifyNetworkInterfaceAttribute") == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [
+        # awsutils.go:RefreshSGIDs, v1.18.1 (metadata) and v1.18.2 (the datastore)
+        ("v1.13.4", "DescribeAllENIs: failed to get local ENI metadata"),
+        ("v1.18.1", "DescribeAllENIs: failed to get local ENI metadata"),
+        ("v1.18.2", ""),
+    ],
+)
+def test_where_the_enis_for_the_security_groups_come_from(version: str, error: str) -> None:
+    world = _world(version, "secondary-ip", {})
+    _do(world, "ec2_fail", api="metadata", code="InternalError", count=1, after=1)
+    world.record.begin({"op": "init", "state": {"enis": [], "api_calls": [], "ec2_calls": []}})
+    result = world._do_init()
+    assert (result or {"error": ""})["error"].startswith(error)
+    assert (result is None) == (error == "")
+
+
+@pytest.mark.parametrize(("version", "sets"), [("v1.9.1", 0), ("v1.10.1", 1), ("v1.10.2", 0)])
+def test_two_releases_set_security_groups_without_provisioning(version: str, sets: int) -> None:
+    world = _world(version, "secondary-ip", {"DISABLE_NETWORK_RESOURCE_PROVISIONING": "true"})
+    assert _do(world, "init").count("ModifyNetworkInterfaceAttribute") == sets
+
+
+@pytest.mark.parametrize(
+    ("version", "tags", "cluster", "valid", "excluded"),
+    [
+        # awsutils.go:isSubnetValidForENICreation, IsSubnetExcluded: (as the node's own subnet, as another)
+        ("v1.22.0", {"kubernetes.io/cluster/a": "shared"}, "b", (False, False), True),
+        ("v1.22.0", {"kubernetes.io/cluster/a": "shared"}, "", (False, False), True),
+        ("v1.22.0", {"kubernetes.io/cluster/a": "shared"}, "a", (True, False), False),
+        ("v1.22.0", {"cni.networking.k8s.aws/cluster/a": ""}, "b", (True, False), False),
+        ("v1.22.1", {"kubernetes.io/cluster/a": "shared"}, "b", (True, False), False),
+        ("v1.22.1", {"cni.networking.k8s.aws/cluster/a": ""}, "b", (True, False), False),
+        (
+            "v1.22.1",
+            {"cni.networking.k8s.aws/cluster/a": "", "kubernetes.io/role/cni": "1"},
+            "b",
+            (False, False),
+            True,
+        ),
+        ("v1.22.1", {"cni.networking.k8s.aws/cluster/a": "", "kubernetes.io/role/cni": "1"}, "", (True, True), False),
+    ],
+)
+def test_whose_subnet_it_is(
+    version: str, tags: dict[str, str], cluster: str, valid: tuple[bool, bool], excluded: bool
+) -> None:
+    rules = CniRules.of(version)
+    subnet = Subnet("s", 10 << 24, 24, tags=tags)
+    seen = tuple(is_subnet_valid_for_eni_creation(subnet, own, cluster, rules) for own in (True, False))
+    assert (seen, is_excluded(subnet, cluster, rules)) == (valid, excluded)

@@ -312,7 +312,7 @@ def test_a_cordoned_node_neither_grows_nor_frees_until_it_is_uncordoned() -> Non
     assert world.clock.next_time() <= 65.0
     world.until(70.0)
     assert world.shape() == (2, 10)
-    old = World(version="v1.12.5")
+    old = World(version="v1.11.2")
     old.store.cordon_node(old.store.nodes["n0"], True)
     old.add(1)
     old.until(60.0)
