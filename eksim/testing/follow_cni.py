@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from eksim.aws.metadata import Attached
-from eksim.cni.awsutils import ADDRESS_LIMIT, TAG_TRIES, build_eni_tags
+from eksim.cni.awsutils import TAG_TRIES, build_eni_tags
 from eksim.cni.gomap import GoMap, MapOrder
 from eksim.cni.node import NodeIpam
 from eksim.cni.nodeinit import SETUP_TRIES
@@ -89,7 +89,8 @@ class FollowedOrder(MapOrder):
     def walk(self, what: str, map: GoMap, node: str) -> Sequence[int]:
         """The keys, the recorded choice first."""
         keys = [key for key in map.slots if key is not None]
-        first = list(self._first(what, keys))
+        # an address may be named twice: by an ENI that EC2 has lost, and by the one that got the address after it
+        first = list(dict.fromkeys(self._first(what, keys)))
         return [*first, *(key for key in keys if key not in first)]
 
     walk_copy = walk
@@ -204,9 +205,9 @@ class FollowedOrder(MapOrder):
                 yield chosen
 
     def _filled_at_start(self) -> list[int]:
-        """Devices that EC2 called full when the start's increase asked for more: the setup had left them empty."""
+        """Devices that the start's increase asks more for: most likely the setup had left them empty."""
         calls = self._record.coming_api_calls()
-        return [c.get("dev", -1) for c in calls if c["c"] == "AllocIPAddresses" and c.get("err") == ADDRESS_LIMIT]
+        return [c.get("dev", -1) for c in calls if c["c"] == "AllocIPAddresses"]
 
     def _came_out(self, eni: Eni, outcome: str) -> bool:
         """Whether the state after the step shows the ENI as after such a visit."""

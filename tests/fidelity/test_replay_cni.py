@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from eksim.testing.replay_cni import replay_cni_files, replay_trace
+from eksim.cni.gomap import GoMap
+from eksim.testing.replay_cni import Replay, replay_cni_files, replay_trace
 from eksim.testing.traces import read_recording
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "cni"
@@ -132,3 +133,14 @@ def test_what_others_did_may_be_told_in_part(result: dict[str, Any], agrees: boo
     trace["steps"][1]["state"] = state
     outcome = replay_trace(trace).difference
     assert (outcome is None) == agrees, outcome
+
+
+def test_an_address_that_two_enis_give_back_is_followed_once() -> None:
+    replay = Replay(copy.deepcopy(read_recording(RECORDINGS / "cooldown.json")))
+    calls = [{"c": "DeallocIPAddresses", "ips": [6, 7]}, {"c": "DeallocIPAddresses", "dev": 0, "ips": [7, 8]}]
+    replay.record.begin({"op": "tick", "state": {"enis": [], "api_calls": calls, "ec2_calls": []}})
+    held = GoMap()
+    for offset in (8, 7, 9):
+        replay.order.add(held, replay.base + offset)
+    walk = replay.order.walk("unassign-cidr", held, "node")
+    assert [item - replay.base for item in walk] == [7, 8, 9]
