@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from eksim.engine.clock import SCHEDULER, Clock, Grid, Timer
 from eksim.engine.streams import NO_LATENCY, Latency, Stream, Streams, sampler
-from eksim.errors import Refused
+from eksim.errors import Refused, Standstill
 from eksim.kube.scheduler.cycle import Attempt
 from eksim.kube.scheduler.cycle import Scheduler as SchedulerCore
 from eksim.kube.scheduler.diagnosis import Diagnosis
@@ -36,6 +36,10 @@ NOTE_LENGTH_LIMIT: Final = 1024
 
 #: So many changes that wake nobody are kept until something else is to be done.
 QUIET_MAX: Final = 256
+
+#: Cycles within one instant after which it is asked whether they go on for ever: more than so many for each pod.
+TRIES_AT_ONCE: Final = 10_000
+TRIES_PER_POD: Final = 20
 
 _OWNERS = ("ReplicaSet", "StatefulSet", "ReplicationController")
 
@@ -306,9 +310,13 @@ class Scheduler:
             self._earlier = 0
 
     def _run(self) -> None:
-        """Cycles one after another, as long as a pod is due (scheduler.go:Run)."""
+        """Cycles one after another, as long as a pod is due (scheduler.go:Run).
+
+        Raises Standstill if cycles that take no time go on for ever.
+        """
         core = self.core
         queue = core.queue
+        tries = 0
         while (queue.active_count or queue.backoff_count) and (attempt := core.begin()) is not None:
             if not self._instant:
                 self._busy = True
@@ -317,6 +325,12 @@ class Scheduler:
                 return
             self._apply(attempt)
             self._drain()
+            tries += 1
+            if not tries % TRIES_AT_ONCE and tries > TRIES_PER_POD * len(self.store.pods):
+                raise Standstill(
+                    f"at {self.clock.now:g} s the scheduler has tried pods {tries:,} times in one instant "
+                    f"({attempt.pod.key} the last: {attempt.message.rstrip('. ')}); expected latencies other than none"
+                )
         self._arm_flushes()
 
     def _end_cycle(self, attempt: Attempt) -> None:

@@ -9,6 +9,7 @@ import pytest
 from eksim.engine.clock import OBSERVER, STEPS, Clock
 from eksim.engine.latency import latencies
 from eksim.engine.streams import Streams
+from eksim.errors import Standstill
 from eksim.kube.scheduler.component import Scheduler, SchedulerSettings, truncate_message
 from eksim.state.objects import ApiObject, Node, Owner, Pod, Taint
 from eksim.state.podspec import PodSpec
@@ -153,6 +154,24 @@ def test_a_victim_that_is_on_its_way_out_already_is_waited_for() -> None:
     assert world.store.pods["default/high"].nominated_node == "a"
     assert world.store.pods["default/high"].bound_s == 31.0
     assert world.recorder.messages("low") == []
+
+
+def test_cycles_that_go_on_for_ever_within_an_instant_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever makes a pod be tried again and again where that takes no time: the run ends and says which pod."""
+    world = World("1.34")
+    world.node("a", 1)
+    world.pod("old", node="a")
+    queue = world.scheduler.core.queue
+    honest = world.scheduler._apply
+
+    def and_again(attempt: Any) -> None:
+        honest(attempt)
+        queue.activate(attempt.pod.key)
+
+    monkeypatch.setattr(world.scheduler, "_apply", and_again)
+    world.at(5.0, world.pod, "new")
+    with pytest.raises(Standstill, match=r"at 5 s .* 10,000 times in one instant \(default/new the last: 0/1 nodes are"):
+        world.run(6.0)
 
 
 def test_heartbeats_wake_nobody_but_a_deleted_pod_does() -> None:
