@@ -324,7 +324,7 @@ class Watchdog:
         if not call.error and call.api == "UnassignPrivateIpAddresses":
             for address in _addresses(call.items):
                 taken.pop(address, None)
-                if torn.get(address):
+                if torn.get(address) and self._knows(node, torn[address], address):
                     self._break(
                         "address-in-use-stays",
                         f"{node}: {format_address(address)} is given back at {self._clock.now:g} s while sandbox "
@@ -338,7 +338,7 @@ class Watchdog:
                 sandbox = torn.get(address) or in_use.get(address, "")
                 if address in torn:
                     taken.pop(address, None)
-                if not sandbox:
+                if not sandbox or not self._knows(node, sandbox, address):
                     continue
                 self._break(
                     "address-in-use-stays",
@@ -354,6 +354,10 @@ class Watchdog:
         ):
             shown = ", ".join(map(format_item, call.items[:4]))
             self._break(name, f"{detail} ({shown})" if shown else detail)
+
+    def _knows(self, node: str, sandbox: str, address: int) -> bool:
+        """Whether the node's ipamd knows whose the address is; one that is just starting may not have found it."""
+        return self._facts.is_serving(node) or self._facts.assigned(node).get(sandbox) == address
 
     def _node_changed(self, node: Any, _: Any) -> None:
         # 1.22 to 1.31 drop a node's event for pods that do not fit it then (preCheckForNode), and do not make up for it

@@ -88,7 +88,7 @@ def check_result(result: Result) -> Checked:
             checked.left_out[name] = RESTARTS
         elif name == "address-in-one-place" and tables.summary.get("losses", 1):
             checked.left_out[name] = LOSSES
-        elif name == "address-in-one-place" and _may_have_forgotten(tables):
+        elif name == "address-in-one-place" and tables.summary.get("env_changes", 1):
             checked.left_out[name] = FORGOTTEN
         elif name in JUDGES:
             table, judge = JUDGES[name]
@@ -104,7 +104,7 @@ _SANDBOXES = "tables hold no sandboxes: judged by expect: {invariants: history} 
 #: why turns are not judged where aws-node's environment was changed on the way
 RESTARTS = "ipamd started anew on the way, and tables do not hold when: judged by expect: {invariants: history}"
 LOSSES = "others took addresses that pods had, which may then be somebody else's too"
-FORGOTTEN = "ipamd started anew while EC2 refused calls: whose the addresses are of an ENI that it cannot set up, it forgets"
+FORGOTTEN = "ipamd started anew on the way, and forgets whose an address is that it does not find then"
 TURNS = ("one-growth-per-turn", "one-eni-freed-per-turn", "decreases-30-s-apart")
 #: invariant → why tables cannot tell
 LEFT_OUT = {
@@ -116,11 +116,6 @@ LEFT_OUT = {
     "refused-for-a-reason": _LIVE,
     "admitted-if-it-fits": _LIVE,
 }
-
-
-def _may_have_forgotten(tables: _Tables) -> bool:
-    """Source: amazon-vpc-cni-k8s/pkg/ipamd/datastore/data_store.go:ReadBackingStore, v1.23.1 (unknown: presumed stale)."""
-    return bool(tables.summary.get("env_changes", 1)) and any(row["error"] for row in tables["ec2_calls"])
 
 
 # -- addresses ------------------------------------------------------------------------------------------------------

@@ -139,3 +139,29 @@ def test_a_small_node_may_get_the_name_of_a_large_one_whose_pods_are_still_there
     assert len(machine.cluster.store.pods_by_node[name]) > 11
     assert machine.violations() == []
     assert check_result(play(loaded(machine.scenario()), 1)).violations == []
+
+
+def test_a_start_gives_back_addresses_of_pods_that_it_has_not_found() -> None:
+    # metadata fails while the daemon looks for its addresses, so ReadBackingStore takes their pods for stale; now in prefix
+    # mode it gives the single addresses back before it serves (ipamd.go:nodeInit, tryUnassignIPsFromENIs, v1.15.0)
+    again = {"at": "3s", "setEnv": {"env": {}}}
+    document = {
+        **ONE_NODE,
+        "seed": 112,
+        "cluster": {
+            "subnets": [{"name": "s0", "zone": "us-east-1a", "cidr": "10.0.0.0/24"}],
+            "vpcCni": {"version": "v1.15.0"},
+            "nodeGroups": [{"name": "g0", "instanceType": "m5.large", "size": 1}],
+        },
+        "steps": [
+            {"at": "3s", "fault": {"api": "metadata", "rate": 0.2}},
+            *[again] * 3,
+            {"at": "3s", "setEnv": {"env": {"ENABLE_PREFIX_DELEGATION": "true"}}},
+        ],
+        "runFor": "13s",
+        "expect": [{"at": "13s", "invariants": "history"}],
+    }
+    result = play(loaded(document), 112)
+    given_back = [row for row in result.rows("ec2_calls") if row[3] == "UnassignPrivateIpAddresses" and not row[6]]
+    assert given_back
+    assert [str(failure) for failure in result.failures] == []
