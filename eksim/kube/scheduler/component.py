@@ -19,6 +19,7 @@ from eksim.errors import Refused, Standstill
 from eksim.kube.scheduler.cycle import Attempt
 from eksim.kube.scheduler.cycle import Scheduler as SchedulerCore
 from eksim.kube.scheduler.diagnosis import Diagnosis
+from eksim.kube.scheduler.evictions import Evictions
 from eksim.kube.scheduler.framework import CycleState
 from eksim.kube.scheduler.listers import Listers
 from eksim.kube.scheduler.preemption import Candidate
@@ -127,6 +128,7 @@ class Scheduler:
             choices=Draws(streams),
             backoff_limits=backoff_of(settings.config),
         )
+        self._evictions = Evictions(clock, store, self.rules, recorder, self.core.nominator)
         self._names = self.core.profiles
         cycle = settings.latencies.get("scheduler/cycle", NO_LATENCY)
         self._instant = cycle.kind == "constant" and cycle.a == 0
@@ -352,7 +354,7 @@ class Scheduler:
             return
         candidate = attempt.candidate
         if candidate is not None and not self.rules.async_preemption:
-            self._prepare_candidate(attempt.pod, candidate)
+            self._evictions.prepare_candidate(attempt.pod, candidate)
         elif candidate is not None:
             self.core.queue.preempting[attempt.pod.key] = None
         self.core.handle_scheduling_failure(attempt)
@@ -429,49 +431,10 @@ class Scheduler:
 
         Source: kubernetes/pkg/scheduler/framework/preemption/preemption.go:prepareCandidateAsync, v1.34.1.
         """
-        left = self._prepare_candidate(pod, candidate)
+        left = self._evictions.prepare_candidate(pod, candidate)
         self.core.queue.preempting.pop(pod.key, None)
         if not left:
             self._note(self.core.queue.activate, pod.key)
-
-    def _prepare_candidate(self, pod: Pod, candidate: Candidate) -> int:
-        """Evict the victims and clear the nominations of less important pods; how many victims there still are, those
-        included that were on their way out already.
-
-        Source: preemption.go:prepareCandidate, v1.34.1; default_preemption.go:PrepareCandidate, v1.21.9.
-        """
-        left = 0
-        for victim in candidate.victims:
-            live = self.store.pods.get(victim.key)
-            if live is None or live is not victim.pod:
-                continue
-            left += 1
-            if self.rules.disruption_target:
-                if live.deletion_s is not None:
-                    continue
-                self._mark_disrupted(live, pod)
-            self.store.begin_pod_deletion(live)
-            words = self._preempted_words(pod, candidate.node)
-            self.recorder.event(live, "Normal", "Preempted", words, action="Preempting", related=pod)
-        for other in self.core.nominator.pods_for_node(candidate.node):
-            live = self.store.pods.get(other.key)
-            if live is not None and other.priority < pod.spec.priority and live.nominated_node:
-                self.store.patch_pod_scheduling(live, None, "")
-        return left
-
-    def _mark_disrupted(self, victim: Pod, pod: Pod) -> None:
-        message = f"{pod.spec.scheduler_name}: preempting to accommodate a higher priority pod"
-        target = Condition(
-            "DisruptionTarget", "True", "PreemptionByScheduler", message, last_transition_s=self.clock.now
-        )
-        self.store.update_pod(victim, conditions={**victim.conditions, "DisruptionTarget": target})
-
-    def _preempted_words(self, pod: Pod, node: str) -> str:
-        if self.rules.preempted_words == "name":
-            return f"Preempted by {pod.namespace}/{pod.name} on node {node}"
-        if self.rules.preempted_words == "anonymous":
-            return f"Preempted by a pod on node {node}"
-        return f"Preempted by pod {pod.uid} on node {node}"
 
     # -- flushes ----------------------------------------------------------------------------------------------------
 
