@@ -70,7 +70,7 @@ def replay_cni_files(files: Iterable[Path | str], mode: str = "") -> Iterator[Ou
     for path in files:
         for trace in runs_in(read_recording(path), path):
             if not mode or trace.get("mode") == mode:
-                yield from unbroken(trace, lambda: [replay_trace(trace)])  # noqa: B023 - used up before the next trace
+                yield from unbroken(trace, lambda one: [replay_trace(one)], trace)
 
 
 def replay_trace(trace: dict[str, Any]) -> Outcome:

@@ -69,10 +69,10 @@ def replay_controller_files(files: Iterable[Path | str]) -> Iterator[Outcome]:
     for path in files:
         data = read_recording(path)
         if str(data.get("format", "")).startswith("controller-tables/"):
-            yield from unbroken(data, lambda: _replay_tables(data))  # noqa: B023 - used up before the next file
+            yield from unbroken(data, _replay_tables, data)
         else:
             for case in runs_in(data, path):
-                yield from unbroken(case, lambda: [replay_case(case)])  # noqa: B023 - used up before the next case
+                yield from unbroken(case, lambda one: [replay_case(one)], case)
 
 
 def replay_case(case: Json) -> Outcome:

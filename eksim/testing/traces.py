@@ -62,13 +62,13 @@ def replay_files(
     for path in paths:
         data = read_recording(path)
         for run in runs_in(data, path):
-            yield from unbroken(run, lambda: replay(run, data))  # noqa: B023 - used up before the next run
+            yield from unbroken(run, replay, run, data)
 
 
-def unbroken(run: dict[str, Any], replay: Callable[[], Iterable[Outcome]]) -> Iterator[Outcome]:
-    """The outcomes of a run; a recording that breaks the replay is a difference too, not the end of the others."""
+def unbroken(run: dict[str, Any], replay: Callable[..., Iterable[Outcome]], *args: Any) -> Iterator[Outcome]:
+    """``replay(*args)``'s outcomes of a run; a recording that breaks it is a difference too, not the end of the others."""
     try:
-        yield from replay()
+        yield from replay(*args)
     except Exception as error:
         broke = f"the replay broke: {type(error).__name__}: {error}"
         yield Outcome(str(run.get("id", "")), str(run.get("family", "")), broke)
